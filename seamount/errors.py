@@ -1,0 +1,76 @@
+"""Every error that Seamount raises on purpose, and how they relate.
+
+    SeamountError
+    ├── ConfigError          (ValueError)         a value in a config, a recipe or a command line is not allowed
+    │   ├── UnknownModelType                      config.json names a model_type that no family here implements
+    │   └── UnsupportedField                      a field would change the result and is not implemented
+    ├── CheckpointError      (ValueError)         weights cannot be used
+    │   ├── CorruptFile                           truncated, damaged, or not of the format that its name says
+    │   ├── UnsafeFile                            could run code or reach outside its directory; refused unread
+    │   └── TensorMismatch                        missing, surplus or wrongly shaped tensors, all of them listed
+    ├── ModelNotFound        (FileNotFoundError)  no directory, file, preset or hub id of that name
+    ├── TokenizerError       (ValueError)         tokenizer missing or unusable
+    │   └── TemplateError                         the chat template is missing or refused the messages
+    ├── RequestError         (ValueError)         a request for tokens is not answerable as asked
+    │   └── ContextOverflow                       prompt and answer do not fit into the model's context
+    └── MissingDependency    (ImportError)        an optional package is not installed
+
+Catch `SeamountError` for all of them, or the standard error in brackets. Each takes one message, so each can be
+pickled and sent between processes. A bug of ours is an `AssertionError`, never one of these.
+"""
+
+
+class SeamountError(Exception):
+    """The base of all errors above."""
+
+
+class ConfigError(SeamountError, ValueError):
+    """A value in a config, a recipe or a command line is not allowed."""
+
+
+class UnknownModelType(ConfigError):
+    """config.json names a model_type that no family here implements."""
+
+
+class UnsupportedField(ConfigError):
+    """A config field would change the result and is not implemented."""
+
+
+class CheckpointError(SeamountError, ValueError):
+    """Weights cannot be used."""
+
+
+class CorruptFile(CheckpointError):
+    """A file is truncated, damaged, or not of the format that its name says."""
+
+
+class UnsafeFile(CheckpointError):
+    """A file could run code or reach outside its directory."""
+
+
+class TensorMismatch(CheckpointError):
+    """Tensors are missing, surplus or wrongly shaped; the message lists them all."""
+
+
+class ModelNotFound(SeamountError, FileNotFoundError):
+    """No directory, file, preset or hub id of that name."""
+
+
+class TokenizerError(SeamountError, ValueError):
+    """The tokenizer is missing or unusable."""
+
+
+class TemplateError(TokenizerError):
+    """The chat template is missing or refused the messages."""
+
+
+class RequestError(SeamountError, ValueError):
+    """A request for tokens is not answerable as asked."""
+
+
+class ContextOverflow(RequestError):
+    """Prompt and answer do not fit into the model's context."""
+
+
+class MissingDependency(SeamountError, ImportError):
+    """An optional package is not installed."""

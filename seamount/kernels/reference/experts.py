@@ -1,0 +1,31 @@
+"""The routed experts of a mixture: each token through its own few of many small feed-forwards."""
+
+import torch
+from torch import Tensor
+
+from seamount.kernels.reference.dense import linear, swiglu
+
+
+def grouped_experts(
+    x_TD: Tensor, expert_TK: Tensor, weight_TK: Tensor, gate_up_E2FD: Tensor, down_EDF: Tensor
+) -> Tensor:
+    """`sum_k weight[t, k] * expert[t, k](x[t])`, added in the order of the slots k, in float32.
+
+    Shapes: x (T, D), expert (T, K) int64, weight (T, K) float32, gate_up (E, 2F, D), down (E, D, F) -> (T, D).
+    Cost: 6 T K F D operations; reads 3 F D weights of every expert that any token chose.
+    Source: DeepSeekMoE, arXiv 2401.06066, equation 3.
+    """
+    T, K = expert_TK.shape
+    out_ND = x_TD.new_empty(T * K, x_TD.shape[-1])
+    slot_N = expert_TK.flatten().argsort(stable=True)
+    counts = torch.bincount(expert_TK.flatten(), minlength=gate_up_E2FD.shape[0]).tolist()
+    parts = []
+    for expert, slots in enumerate(slot_N.split(counts)):
+        if len(slots):
+            hidden = swiglu(linear(x_TD[slots // K], gate_up_E2FD[expert]))
+            parts.append(linear(hidden, down_EDF[expert]))
+    out_ND = out_ND.index_copy(0, slot_N, torch.cat(parts))
+    total_TD = torch.zeros_like(x_TD, dtype=torch.float32)
+    for slot, part_TD in enumerate(out_ND.view(T, K, -1).unbind(1)):
+        total_TD = total_TD + weight_TK[:, slot, None] * part_TD
+    return total_TD.to(x_TD.dtype)

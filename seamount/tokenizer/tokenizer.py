@@ -1,0 +1,202 @@
+"""The tokenizer of a checkpoint."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import tokenizers
+
+from seamount.errors import TemplateError
+from seamount.tokenizer.control_tokens import ControlTokens, require_characters
+from seamount.tokenizer.detokenize import Detokenizer, TokenBytes
+from seamount.tokenizer.directory import read_directory
+from seamount.tokenizer.escape import Escaper, HazardTable
+from seamount.tokenizer.gguf_vocabulary import read_gguf
+from seamount.tokenizer.save import save_vocabulary
+from seamount.tokenizer.vocabulary import Vocabulary
+
+if TYPE_CHECKING:
+    from seamount.tokenizer.template import ChatTemplate
+
+
+class Tokenizer:
+    """Text to tokens, chats to tokens, tokens to text.
+
+    Errors: TokenizerError, or its child TemplateError for chats.
+    """
+
+    def __init__(self, vocabulary: Vocabulary) -> None:
+        self._vocabulary = vocabulary
+        self._backend = vocabulary.backend
+        self._plain = _without_control_tokens(vocabulary.backend)
+        self._templates: dict[str, ChatTemplate] = {}
+        self.vocab_size = vocabulary.size
+        self._token_bytes = TokenBytes(vocabulary.backend, self.vocab_size)
+
+    @classmethod
+    def from_directory(cls, path: str | Path) -> Tokenizer:
+        """The tokenizer of a directory in Hugging Face layout.
+
+        Errors: TokenizerError that names the missing or damaged file.
+        """
+        return cls(read_directory(Path(path)))
+
+    @classmethod
+    def from_gguf(cls, metadata: Mapping[str, Any]) -> Tokenizer:
+        """The tokenizer in the metadata of a GGUF file, arrays as lists.
+
+        Errors: TokenizerError that names the missing or unknown key.
+        """
+        return cls(read_gguf(metadata))
+
+    @property
+    def bos_token_id(self) -> int | None:
+        """The beginning-of-sequence token, if there is one."""
+        return self._vocabulary.bos_token_id
+
+    @property
+    def eos_token_ids(self) -> tuple[int, ...]:
+        """Every token that ends an answer."""
+        return self._vocabulary.eos_token_ids
+
+    @property
+    def has_chat_template(self) -> bool:
+        """Whether `chat` can be used."""
+        return bool(self._vocabulary.templates)
+
+    def encode(self, text: str, *, add_bos: bool = True, control_tokens: bool = False) -> list[int]:
+        """The tokens of a text, with bos in front if the tokenizer's config says so.
+
+        Control tokens that the text spells out are ordinary text unless `control_tokens` is set; set it only for text
+        that comes from no user.
+
+        Errors: TokenizerError for text with lone surrogates.
+        """
+        require_characters(text)
+        backend = self._backend if control_tokens else self._plain
+        token_ids: list[int] = backend.encode(text, add_special_tokens=False).ids
+        bos = self.bos_token_id
+        if add_bos and self._vocabulary.add_bos and bos is not None and token_ids[:1] != [bos]:
+            token_ids.insert(0, bos)
+        return token_ids
+
+    def decode(self, token_ids: Iterable[int], *, skip_control_tokens: bool = True) -> str:
+        """The text of tokens; bytes that are no UTF-8 become U+FFFD.
+
+        Skipped are tokens flagged special, bos, and those that end an answer; `<think>` and other markup that a reader
+        of the answer needs is not flagged special and stays.
+
+        Errors: TokenizerError for an id outside the vocabulary.
+        """
+        skipped = self._skipped_ids(skip_control_tokens)
+        return self._token_bytes.decode(one for one in map(self._checked, token_ids) if one not in skipped)
+
+    def stream(self, skip_control_tokens: bool = True) -> Detokenizer:
+        """A detokenizer for one answer; it equals `decode` with the same argument."""
+        return Detokenizer(self._token_bytes, self._skipped_ids(skip_control_tokens))
+
+    def chat(
+        self,
+        messages: list[dict[str, Any]],
+        *,
+        tools: list[dict[str, Any]] | None = None,
+        add_generation_prompt: bool = True,
+        **variables: Any,
+    ) -> list[int]:
+        """The tokens of a chat, as the checkpoint's template writes it; bos comes from the template alone.
+
+        Nothing in messages, tools or variables becomes a control token, by itself or together with what stands next to
+        it, except `<think>` and `</think>` in an assistant's content.
+
+        Errors: TemplateError when there is no template, or when it refuses the messages.
+        """
+        template = self._template("tool_use" if tools and "tool_use" in self._vocabulary.templates else "default")
+        self._require_free_names(variables)
+        if not isinstance(messages, list) or not all(isinstance(message, dict) for message in messages):
+            raise TemplateError("messages must be a list of objects with `role` and `content`")
+        request = [messages, tools, variables]
+        escaper = Escaper(self._hazards, request, template.source, template.words)
+        try:
+            text = template.render(
+                {
+                    **self._vocabulary.named_tokens,
+                    **{name: escaper.value(value) for name, value in variables.items()},
+                    "messages": escaper.messages(messages),
+                    "tools": escaper.value(tools),
+                    "add_generation_prompt": add_generation_prompt,
+                }
+            )
+        except TemplateError as error:
+            raise TemplateError(escaper.restore(str(error))) from error
+        return self._encode_rendered(text, escaper)
+
+    def save(self, directory: str | Path) -> None:
+        """Writes the tokenizer files of a Hugging Face directory.
+
+        Equals: from_directory and transformers' AutoTokenizer give the same tokens from them.
+        """
+        save_vocabulary(self._vocabulary, Path(directory))
+
+    @cached_property
+    def _control(self) -> ControlTokens:
+        return ControlTokens(self._backend.get_added_tokens_decoder())
+
+    @cached_property
+    def _hazards(self) -> HazardTable:
+        return HazardTable(self._control)
+
+    def _encode_rendered(self, text: str, escaper: Escaper) -> list[int]:
+        require_characters(text)
+        if not escaper.was_needed:
+            whole: list[int] = self._backend.encode(text, add_special_tokens=False).ids
+            return whole
+        token_ids: list[int] = []
+        for token_id, stretch in self._control.split(text):
+            if token_id is not None:
+                token_ids.append(token_id)
+            else:
+                token_ids += self._plain.encode(escaper.restore(stretch), add_special_tokens=False).ids
+        return token_ids
+
+    def _template(self, name: str) -> ChatTemplate:
+        # Imported here because jinja2 takes start-up time that a model without a chat does not need.
+        from seamount.tokenizer.template import ChatTemplate
+
+        if name not in self._templates:
+            source = self._vocabulary.templates.get(name)
+            if source is None:
+                raise TemplateError(
+                    "this tokenizer has no default chat template; use a chat model, put a chat_template.jinja beside "
+                    "tokenizer.json, or send plain text instead of messages"
+                )
+            self._templates[name] = ChatTemplate(source)
+        return self._templates[name]
+
+    def _require_free_names(self, variables: dict[str, Any]) -> None:
+        from seamount.tokenizer.template import RESERVED
+
+        taken = sorted(set(variables) & (RESERVED | set(self._vocabulary.named_tokens)))
+        if taken:
+            raise TemplateError(f"template variables may not be called {', '.join(taken)}; choose other names")
+
+    def _skipped_ids(self, skip: bool) -> frozenset[int]:
+        if not skip:
+            return frozenset()
+        named = {*self.eos_token_ids, *([] if self.bos_token_id is None else [self.bos_token_id])}
+        return self._control.special_ids | named
+
+    def _checked(self, token_id: int) -> int:
+        self._token_bytes(token_id)
+        return token_id
+
+
+def _without_control_tokens(backend: tokenizers.Tokenizer) -> tokenizers.Tokenizer:
+    """A tokenizer over the same model (shared, not copied) that knows no added tokens."""
+    plain = tokenizers.Tokenizer(backend.model)
+    for part in ("normalizer", "pre_tokenizer"):
+        if (step := getattr(backend, part)) is not None:
+            setattr(plain, part, step)
+    return plain
