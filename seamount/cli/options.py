@@ -1,0 +1,28 @@
+"""Arguments and options that several verbs share."""
+
+from enum import StrEnum
+from typing import Annotated
+
+import typer
+
+
+class DtypeName(StrEnum):
+    """Number formats for weights and arithmetic."""
+
+    float32 = "float32"
+    bfloat16 = "bfloat16"
+    float16 = "float16"
+
+
+MODEL_HELP = 'A directory, a .gguf file, a hub id, or "embedded".'
+
+ModelArgument = Annotated[str, typer.Argument(metavar="MODEL", help=MODEL_HELP)]
+EmbeddedModelArgument = Annotated[str, typer.Argument(metavar="[MODEL]", help=MODEL_HELP)]
+DtypeOption = Annotated[DtypeName | None, typer.Option("--dtype", help="Number format; by default the checkpoint's.")]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON document as the last line of stdout.")]
+MaxTokensOption = Annotated[int, typer.Option("--max-tokens", min=1, help="Longest answer, in tokens.")]
+TemperatureOption = Annotated[
+    float, typer.Option("--temperature", min=0.0, help="0 takes the likeliest token; 1 samples as the model says.")
+]
+TopPOption = Annotated[float, typer.Option("--top-p", min=0.0, max=1.0, help="Sample from this share of probability.")]
+SeedOption = Annotated[int | None, typer.Option("--seed", help="Makes sampling repeatable.")]

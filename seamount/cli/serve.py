@@ -1,0 +1,32 @@
+"""`seamount serve`: a model over HTTP."""
+
+from functools import partial
+from typing import Annotated
+
+import typer
+
+from seamount.cli.options import DtypeOption, EmbeddedModelArgument, JsonOption
+from seamount.cli.output import print_json
+
+
+def serve(
+    model: EmbeddedModelArgument = "embedded",
+    host: Annotated[str, typer.Option("--host", help="Address to listen on.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option("--port", min=0, max=65535, help="Port to listen on.")] = 8000,
+    allow_remote: Annotated[
+        bool, typer.Option("--allow-remote", help="Allow an address that other machines can reach.")
+    ] = False,
+    dtype: DtypeOption = None,
+    json: JsonOption = False,
+) -> None:
+    """Serve a model over HTTP, as OpenAI's clients speak it, until Ctrl-C."""
+    # Imported here because torch and fastapi cost seconds that other verbs must not pay.
+    from seamount.cli.loading import load_model
+    from seamount.server import serve as serve_http
+
+    loaded = load_model(model, dtype)
+    # With --json, stdout is for the document alone.
+    show = partial(typer.echo, err=json)
+    serve_http(loaded, host=host, port=port, model_name=model, allow_remote=allow_remote, show=show)
+    if json:
+        print_json({"model": model, "host": host, "port": port, "stopped": True})

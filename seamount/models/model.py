@@ -1,0 +1,134 @@
+"""The one model: embedding, layers, norm, head, and the multi-token-prediction layers behind them."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from seamount.errors import ContextOverflow, RequestError
+from seamount.models.parts.batch import Batch, Cache
+from seamount.models.parts.layer import Layer, MTPLayer
+from seamount.models.parts.linear import Embedding, Linear, RMSNorm
+from seamount.models.spec import ModelSpec
+from seamount.tokenizer import Tokenizer
+
+
+class Model(nn.Module):
+    """A decoder of any family: `spec` says which. Made by `seamount.load`; trained, served and saved as it is.
+
+    `config` is the checkpoint's config.json; `tokenizer` is None where the checkpoint has none.
+    """
+
+    def __init__(self, spec: ModelSpec, config: Mapping[str, Any], tokenizer: Tokenizer | None = None) -> None:
+        super().__init__()
+        self.spec, self.config, self.tokenizer = spec, dict(config), tokenizer
+        self.embed_tokens = Embedding(spec.vocab_size, spec.hidden_size)
+        self.layers = nn.ModuleList(Layer(layer, spec, number) for number, layer in enumerate(spec.layers))
+        self.norm = RMSNorm(spec.hidden_size, spec.rms_norm_eps)
+        self.lm_head = None if spec.tie_word_embeddings else Linear(spec.hidden_size, spec.vocab_size)
+        self.mtp = nn.ModuleList(MTPLayer(layer, spec, number) for number, layer in enumerate(spec.mtp_layers))
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """The dtype of the weights."""
+        return self.embed_tokens.weight.dtype
+
+    @property
+    def device(self) -> torch.device:
+        """Where the weights are."""
+        return self.embed_tokens.weight.device
+
+    def hidden(self, tokens_T: Tensor, batch: Batch) -> Tensor:
+        """The last layer's hidden states after the final norm: (T) -> (T, D). The batch's caches grow by its rows."""
+        x_TD = self.embed_tokens(tokens_T)
+        for layer in self.layers:
+            x_TD = layer(x_TD, batch)
+        for cache, length in zip(batch.caches or (), batch.lengths, strict=False):
+            cache.advance(length)
+        return self.norm(x_TD)
+
+    def head(self, hidden_TD: Tensor) -> Tensor:
+        """Logits of hidden states: (T, D) -> (T, W), float32."""
+        head = self.embed_tokens.weight if self.lm_head is None else self.lm_head.weight
+        return nn.functional.linear(hidden_TD, head).float()
+
+    def logits(self, tokens_BT: Tensor) -> Tensor:
+        """Next-token logits of whole sequences: (B, T) int64 -> (B, T, W) float32.
+
+        Errors: RequestError for another rank, no token, or an id outside the vocabulary.
+        """
+        B, T = self._check(tokens_BT)
+        batch = Batch.fresh([T] * B, tokens_BT.device)
+        return self.head(self.hidden(tokens_BT.flatten(), batch)).unflatten(0, (B, T))
+
+    def mtp_logits(self, tokens_BT: Tensor) -> list[Tensor]:
+        """What each MTP layer predicts: entry k - 1 is (B, T - k, W), at position i of the token i + k + 1.
+
+        Errors: as `logits`; RequestError if there are not more tokens than MTP layers.
+        """
+        B, T = self._check(tokens_BT)
+        if len(self.mtp) >= T:
+            raise RequestError(f"{len(self.mtp)} MTP layers need more than {len(self.mtp)} tokens, and {T} were given")
+        batch = Batch.fresh([T] * B, tokens_BT.device)
+        hidden_BTD = self.hidden(tokens_BT.flatten(), batch).unflatten(0, (B, T))
+        predictions = []
+        for depth, layer in enumerate(self.mtp, start=1):
+            ahead = Batch.fresh([T - depth] * B, tokens_BT.device)
+            next_embedding_TD = self.embed_tokens(tokens_BT[:, depth:].flatten())
+            hidden_TD = layer(hidden_BTD[:, :-1].flatten(0, 1), next_embedding_TD, ahead)
+            hidden_BTD = hidden_TD.unflatten(0, (B, T - depth))
+            predictions.append(self.head(hidden_TD).unflatten(0, (B, T - depth)))
+        return predictions
+
+    def new_cache(self, capacity: int) -> Cache:
+        """An empty cache for one sequence of at most `capacity` tokens.
+
+        Errors: ContextOverflow beyond the model's context.
+        """
+        if capacity > self.spec.context_length:
+            raise ContextOverflow(
+                f"{capacity} tokens were asked for, and the model's context holds {self.spec.context_length}"
+            )
+        dims = [layer.attention.cache_dim for layer in self.spec.layers]
+        return Cache(dims, capacity, self.dtype, self.device)
+
+    @torch.inference_mode()
+    def step(self, tokens: Sequence[int], cache: Cache) -> Tensor:
+        """Run the next tokens of a cached sequence; the logits after the last of them: (W), float32."""
+        tokens_T = torch.tensor(tokens, dtype=torch.int64, device=self.device)
+        self._check(tokens_T[None])
+        hidden_TD = self.hidden(tokens_T, Batch.following(len(tokens), cache, self.device))
+        return self.head(hidden_TD[-1:])[0]
+
+    def generate(self, prompt: str | Sequence[int], max_tokens: int = 64) -> str | list[int]:
+        """The greedy continuation of a text (as text) or of token ids (as ids); ends early where the model ends.
+
+        Errors: ContextOverflow if prompt and max_tokens do not fit; RequestError for text without a tokenizer.
+        """
+        if isinstance(prompt, str):
+            if self.tokenizer is None:
+                raise RequestError("this checkpoint has no tokenizer: give token ids instead of text")
+            return self.tokenizer.decode(self._continue(self.tokenizer.encode(prompt), max_tokens))
+        return self._continue(list(prompt), max_tokens)
+
+    def _continue(self, tokens: list[int], max_tokens: int) -> list[int]:
+        cache = self.new_cache(len(tokens) + max_tokens)
+        ends = self.tokenizer.eos_token_ids if self.tokenizer else ()
+        answer: list[int] = []
+        logits_W = self.step(tokens, cache)
+        while len(answer) < max_tokens:
+            answer.append(int(logits_W.argmax()))
+            if answer[-1] in ends:
+                return answer[:-1]
+            logits_W = self.step(answer[-1:], cache)
+        return answer
+
+    def _check(self, tokens_BT: Tensor) -> tuple[int, int]:
+        if tokens_BT.ndim != 2 or not tokens_BT.numel():
+            raise RequestError(f"tokens must have the shape (B, T) with at least one token, not {tuple(tokens_BT.shape)}")
+        low, high = int(tokens_BT.min()), int(tokens_BT.max())
+        if low < 0 or high >= self.spec.vocab_size:
+            raise RequestError(f"token ids run from {low} to {high}; this model has 0 to {self.spec.vocab_size - 1}")
+        B, T = tokens_BT.shape
+        return B, T

@@ -1,0 +1,78 @@
+"""A flat batch: the tokens of several sequences in a row, where each stands, and the cached rows that came before.
+
+All modules but attention treat every token alike, so they see (T, D) and no sequence border. Attention asks the batch.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from seamount.errors import ContextOverflow
+from seamount.models.parts.rope import RopeSpec
+
+
+class Cache:
+    """The rows of one sequence: for every layer (capacity, X), X as the layer's attention says (`cache_dim`)."""
+
+    def __init__(self, cache_dims: Sequence[int], capacity: int, dtype: torch.dtype, device: torch.device) -> None:
+        self.length = 0
+        self.capacity = capacity
+        # Rows not yet written are NaN, so that a read beyond `length` cannot pass unseen.
+        self._rows = [torch.full((capacity, dim), float("nan"), dtype=dtype, device=device) for dim in cache_dims]
+
+    def extend(self, layer: int, rows_TX: Tensor) -> Tensor:
+        """Write the newest rows of a layer; all its rows so far, (S, X), as the cache stores them.
+
+        `length` moves on only when every layer is written: see `advance`.
+        """
+        stop = self.length + rows_TX.shape[0]
+        if stop > self.capacity:
+            raise ContextOverflow(f"the cache holds {self.capacity} tokens and {stop} are needed; give it more capacity")
+        self._rows[layer][self.length : stop] = rows_TX
+        return self._rows[layer][:stop]
+
+    def advance(self, count: int) -> None:
+        """Count the newest rows as cached."""
+        self.length += count
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of all layers' rows at full capacity."""
+        return sum(rows.nbytes for rows in self._rows)
+
+
+@dataclass
+class Batch:
+    """What attention needs to know of a flat batch: positions (T), the length of each sequence, and its cache."""
+
+    positions_T: Tensor
+    lengths: tuple[int, ...]
+    caches: tuple[Cache, ...] | None = None
+    _tables: dict[RopeSpec, tuple[Tensor, Tensor]] = field(default_factory=dict)
+
+    @classmethod
+    def fresh(cls, lengths: Sequence[int], device: torch.device) -> "Batch":
+        """Whole sequences without a cache, each from position 0."""
+        return cls(torch.cat([torch.arange(length, device=device) for length in lengths]), tuple(lengths))
+
+    @classmethod
+    def following(cls, count: int, cache: Cache, device: torch.device) -> "Batch":
+        """The next `count` tokens of one cached sequence."""
+        return cls(torch.arange(cache.length, cache.length + count, device=device), (count,), (cache,))
+
+    def rope(self, spec: RopeSpec) -> tuple[Tensor, Tensor]:
+        """cos and sin (T, R/2) of the batch's positions; worked out once for all layers that share a spec."""
+        if spec not in self._tables:
+            self._tables[spec] = spec.table(self.positions_T)
+        return self._tables[spec]
+
+    def sequences(self, layer: int, rows_TX: Tensor) -> Iterator[tuple[slice, Tensor]]:
+        """For each sequence, its tokens' place in the batch and all rows that its attention reads."""
+        start = 0
+        for number, length in enumerate(self.lengths):
+            place = slice(start, start + length)
+            rows = rows_TX[place]
+            yield place, self.caches[number].extend(layer, rows) if self.caches else rows
+            start += length
