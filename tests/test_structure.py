@@ -87,7 +87,7 @@ def called(node: ast.Call) -> str:
 
 
 def names_at_run_time(node: ast.Call, tree: ast.AST) -> list[str]:
-    """What import_module may import: its text, an f-string's fixed beginning, else any module that the source spells."""
+    """What import_module may import: its text, an f-string's beginning, or else any module that the source spells."""
     name = node.args[0]
     if len(node.args) + len(node.keywords) > 1:
         return [PACKAGE]  # relative to a package that is not in sight, so to be taken for the worst
@@ -289,11 +289,13 @@ def test_what_a_unit_exports_is_documented(name: str) -> None:
     assert module in TREES, f"the unit {name} has no __init__.py"
     tree = TREES[module]
     assert ast.get_docstring(tree), f"{module} does not say what it is"
-    (names,) = [
+    listed = [
         ast.literal_eval(node.value)
         for node in tree.body
         if isinstance(node, ast.Assign) and [getattr(target, "id", "") for target in node.targets] == ["__all__"]
     ]
+    defined = [node.name for node in tree.body if isinstance(node, ast.FunctionDef | ast.ClassDef)]
+    names = listed[0] if listed else [defined_name for defined_name in defined if not defined_name.startswith("_")]
     assert names
     undocumented = []
     for exported_name in names:

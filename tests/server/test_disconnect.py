@@ -1,0 +1,64 @@
+"""Clients that hang up: their work stops, and others get their turn."""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+import time
+
+import httpx
+import pytest
+from toy_model import ToyModel
+
+CHAT = {"messages": [{"role": "user", "content": "Hi"}], "temperature": 0}
+
+
+@pytest.fixture
+def endless(model: ToyModel) -> ToyModel:
+    """Ten steps of a millisecond for each that the 4,096 tokens of the context would need in four seconds."""
+    model.speak("on and on ", then_end=False)
+    model.before_step = lambda: time.sleep(0.01)
+    return model
+
+
+def require_idle(model: ToyModel, http: httpx.Client) -> None:
+    """The next request is answered, and nothing else works any more."""
+    assert http.post("/v1/completions", json={"prompt": "x", "max_tokens": 1}).status_code == 200
+    steps = len(model.step_sizes)
+    time.sleep(0.1)
+    assert len(model.step_sizes) == steps
+    assert steps < 1000
+
+
+def test_a_stream_that_is_left_stops(endless: ToyModel, http: httpx.Client) -> None:
+    endless.step_sizes.clear()
+    with http.stream("POST", "/v1/chat/completions", json={**CHAT, "stream": True}) as response:
+        lines = response.iter_lines()
+        assert any("on" in line for line in lines)
+    require_idle(endless, http)
+
+
+def test_a_whole_answer_that_nobody_awaits_stops(endless: ToyModel, http: httpx.Client) -> None:
+    endless.step_sizes.clear()
+    with pytest.raises(httpx.ReadTimeout):
+        http.post("/v1/chat/completions", json=CHAT, timeout=0.2)
+    assert endless.step_sizes
+    require_idle(endless, http)
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_a_request_that_leaves_the_queue_is_never_begun(endless: ToyModel, http: httpx.Client, stream: bool) -> None:
+    endless.step_sizes.clear()
+    with http.stream("POST", "/v1/chat/completions", json={**CHAT, "stream": True}) as first:
+        assert next(first.iter_lines())
+
+        def wait_in_vain() -> None:
+            with contextlib.suppress(httpx.ReadTimeout):
+                httpx.post(f"{http.base_url}v1/completions", json={"prompt": "a" * 77, "stream": stream}, timeout=0.2)
+
+        thread = threading.Thread(target=wait_in_vain)
+        thread.start()
+        thread.join(5)
+        assert not thread.is_alive()
+    require_idle(endless, http)
+    assert 77 not in endless.step_sizes

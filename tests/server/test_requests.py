@@ -1,0 +1,128 @@
+"""Requests that are refused, and the form of the refusal."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import httpx
+import pytest
+from toy_model import ToyModel
+
+from seamount.server.body_limit import MAX_BODY_BYTES
+
+CHAT = {"messages": [{"role": "user", "content": "Hi"}], "temperature": 0}
+
+
+def refusal(response: httpx.Response, status: int) -> dict[str, Any]:
+    assert response.status_code == status, response.text
+    error = response.json()["error"]
+    assert set(error) == {"message", "type", "param", "code"}
+    assert error["type"] == ("invalid_request_error" if status < 500 else "server_error")
+    return error
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("n", 2),
+        ("best_of", 2),
+        ("echo", True),
+        ("suffix", "x"),
+        ("logprobs", True),
+        ("logprobs", 0),
+        ("logit_bias", {"5": 1}),
+        ("presence_penalty", 0.1),
+        ("frequency_penalty", -1),
+        ("tools", [{"type": "function", "function": {"name": "f"}}]),
+        ("tool_choice", "required"),
+        ("functions", [{"name": "f"}]),
+        ("response_format", {"type": "json_object"}),
+        ("top_k", 5),
+        ("reasoning_effort", "high"),
+        ("temperature", "hot"),
+        ("stream", "maybe"),
+        ("stop", [1]),
+        ("max_tokens", 1.5),
+    ],
+)
+def test_what_is_not_implemented_or_malformed_is_refused_by_name(http: httpx.Client, field: str, value: object) -> None:
+    for path, body in [("/v1/chat/completions", CHAT), ("/completions", {"prompt": "Hi"})]:
+        error = refusal(http.post(path, json={**body, field: value}), 400)
+        assert error["param"].partition(".")[0] == field
+        assert field in error["message"]
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"n": 1, "logprobs": False, "logit_bias": {}, "presence_penalty": 0.0, "tools": [], "tool_choice": "auto"},
+        {"response_format": {"type": "text"}, "suffix": None, "echo": None, "frequency_penalty": 0},
+        {"user": "someone", "store": True, "metadata": {}, "no_such_field": [1]},
+        {"model": "org/toy", "stop": "", "max_tokens": None, "stream_options": None, "seed": None},
+    ],
+)
+def test_options_that_ask_for_nothing_are_taken(http: httpx.Client, options: dict[str, Any]) -> None:
+    response = http.post("/chat/completions", json={**CHAT, **options})
+    assert response.json()["choices"][0]["message"]["content"] == "Grüße ☃!"
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"",
+        b"{",
+        b"[]",
+        b"{}",
+        b"\xff",
+        b"[" * 100_000,
+        b'{"messages": []}',
+        b'{"messages": [{"content": "x"}]}',
+        b'{"messages": [{"role": "user", "content": "\\ud800"}]}',
+        b'{"messages": [{"role": "user", "content": [{"type": "image_url", "image_url": {"url": "x"}}]}]}',
+        b'{"messages": [{"role": "user", "content": "x"}], "temperature": NaN}',
+        b'{"messages": [{"role": "user", "content": "x"}], "model": 5}',
+    ],
+)
+def test_malformed_bodies_are_refused(http: httpx.Client, body: bytes) -> None:
+    response = http.post("/v1/chat/completions", content=body, headers={"Content-Type": "application/json"})
+    refusal(response, 400)
+
+
+@pytest.mark.parametrize("prompt", [[], [10**9], [-1], [True], ["a", "b"], "", None, [[1], [2]], [1.5]])
+def test_unusable_prompts_are_refused(http: httpx.Client, prompt: object) -> None:
+    assert "prompt" in refusal(http.post("/v1/completions", json={"prompt": prompt}), 400)["message"]
+
+
+def test_large_bodies_are_refused_declared_or_not(http: httpx.Client) -> None:
+    headers = {"Content-Type": "application/json"}
+    for content in (b" " * (MAX_BODY_BYTES + 1), (b" " * 2**16 for _ in range(17))):
+        response = http.post("/v1/completions", content=content, headers=headers)
+        assert str(MAX_BODY_BYTES) in refusal(response, 413)["message"]
+
+
+def test_other_content_types_are_refused(http: httpx.Client) -> None:
+    refusal(http.post("/v1/completions", content=b'{"prompt": "x"}', headers={"Content-Type": "text/plain"}), 415)
+
+
+def test_unknown_paths_and_methods_answer_in_the_same_form(http: httpx.Client) -> None:
+    refusal(http.get("/v2/models"), 404)
+    refusal(http.get("/v1/completions"), 405)
+    assert refusal(http.get("/v1/models/none/such"), 404)["code"] == "model_not_found"
+
+
+def test_failures_of_ours_show_no_internals(http: httpx.Client, model: ToyModel) -> None:
+    def fail() -> None:
+        model.active = 0
+        raise ZeroDivisionError("a secret")
+
+    model.before_step = fail
+    assert "secret" not in refusal(http.post("/v1/chat/completions", json=CHAT), 500)["message"]
+    model.before_step = lambda: None
+    assert http.post("/v1/chat/completions", json=CHAT).status_code == 200
+
+
+@pytest.mark.parametrize("prefix", ["", "/v1"])
+def test_health_and_models_answer_under_both_prefixes(http: httpx.Client, prefix: str) -> None:
+    assert http.get(f"{prefix}/health").json() == {"status": "ok"}
+    assert http.get(f"{prefix}/models").json()["data"][0]["id"] == "org/toy"
+    assert http.get("/").json()["model"] == "org/toy"
