@@ -42,6 +42,9 @@ format: $(TESTING) ## rewrite the sources in the project's format and apply safe
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
+bench: $(TESTING) ## measure decoding beside transformers on this machine; options in ARGS
+	$(BIN)/python bench/decode.py $(ARGS)
+
 clean: ## remove .venv and every cache
 	rm -rf $(VENV) build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -1,4 +1,4 @@
-"""What the README tells people to type exists: make targets, verbs, flags, paths of the API, Python names."""
+"""What the documents promise exists: make targets, verbs, flags, paths of the API, files; the Python example runs."""
 
 import ast
 import os
@@ -72,7 +72,7 @@ def check(command: str) -> None:
         (url,) = [word for word in words if word.startswith("http")]
         address, path = url[: len("http://127.0.0.1:8000")], url[len("http://127.0.0.1:8000") :]
         assert address == "http://127.0.0.1:8000"
-        assert path in server_texts()
+        assert path.removeprefix("/v1") in server_texts()
     elif program == "pip":
         extras = set(re.findall(r"\w+", "".join(re.findall(r"\[(.*?)\]", command))))
         project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
@@ -83,9 +83,28 @@ def check(command: str) -> None:
 
 
 def server_texts() -> set[str]:
-    """Every string literal in the server's source, its paths among them."""
+    """Every string literal in the server's source; the paths among them are without their /v1."""
     trees = [ast.parse(path.read_text(encoding="utf-8")) for path in (ROOT / "seamount/server").rglob("*.py")]
     return {node.value for tree in trees for node in ast.walk(tree) if isinstance(node, ast.Constant)}
+
+
+def missing_files(document: Path, text: str) -> list[str]:
+    """Files that a document links to, or names from the root, and that are not there."""
+    linked = [document.parent / link for link in re.findall(r"\]\((?!http|#)([^)#]+)", text)]
+    named = [ROOT / name for name in re.findall(r"`((?:seamount|tests|docs|bench)/[\w./-]+)`", text)]
+    return [str(path.relative_to(ROOT)) for path in linked + named if not path.exists()]
+
+
+@pytest.mark.parametrize("document", [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))], ids=lambda p: p.name)
+def test_files_that_documents_name_exist(document: Path) -> None:
+    assert missing_files(document, document.read_text(encoding="utf-8")) == []
+
+
+def test_a_missing_file_is_noticed() -> None:
+    assert missing_files(ROOT / "README.md", "[a](docs/nothing.md) `seamount/nothing.py`") == [
+        "docs/nothing.md",
+        "seamount/nothing.py",
+    ]
 
 
 @pytest.mark.parametrize("command", COMMANDS)

@@ -34,16 +34,16 @@ UNIT_OF_FILE = {"errors": "base", "config": "base", "device": "base", "__init__"
 
 # Lines of code, without blanks, comments and docstrings. Raising a number needs a reason in the commit that does it.
 BUDGET = {
-    "base": 200,
+    "base": 100,
     "kernels": 150,
     "tokenizer": 1000,
-    "checkpoint": 1100,
-    "models": 1500,
-    "engine": 400,
-    "evaluate": 300,
-    "server": 700,
-    "cli": 900,
-    "top": 60,
+    "checkpoint": 1140,
+    "models": 1700,
+    "engine": 420,
+    "evaluate": 120,
+    "server": 600,
+    "cli": 640,
+    "top": 30,
 }
 MAX_FILE_LINES, MAX_FUNCTION_LINES, MAX_MEDIAN_LINES = 500, 80, 150
 

@@ -1,4 +1,4 @@
-"""How a verb ends when it does not succeed: one clear message and an exit status, never a traceback for a user's fault."""
+"""How a verb ends when it does not succeed: one clear message and an exit status, no traceback."""
 
 from typing import Any
 

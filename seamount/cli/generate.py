@@ -1,7 +1,7 @@
 """`seamount generate`: continue a text, or answer one message."""
 
 import time
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, NamedTuple
 
 import typer
 
@@ -18,6 +18,9 @@ from seamount.cli.output import print_json
 from seamount.device import process_age_seconds
 from seamount.errors import ConfigError
 
+if TYPE_CHECKING:
+    from seamount.engine import Chunk, Engine, SamplingParams
+
 
 def generate(
     model: ModelArgument,
@@ -32,7 +35,7 @@ def generate(
         bool | None,
         typer.Option(
             "--chat/--raw",
-            help="The prompt is a user's message, or text to continue. By default a message if the model has a template.",
+            help="PROMPT is a user's message, or text to continue. By default a message if there is a chat template.",
             show_default=False,
         ),
     ] = None,
@@ -61,37 +64,51 @@ def generate(
     params = SamplingParams(
         max_tokens=max_tokens, temperature=temperature, top_p=top_p, seed=seed, stop=tuple(stop or ())
     )
+    answer = _stream(Engine(loaded), prompt_tokens, params, echo=not json)
+    if not json:
+        print()
+        return
+    timing = {"torch_import_seconds": torch_import_seconds, "load_seconds": load_seconds, **answer.timing}
+    print_json(
+        {
+            "model": model,
+            "text": "".join(chunk.text for chunk in answer.chunks),
+            "token_ids": [chunk.token_id for chunk in answer.chunks],
+            "finish_reason": answer.chunks[-1].finish_reason,
+            "usage": {
+                "prompt_tokens": len(prompt_tokens),
+                "completion_tokens": len(answer.chunks),
+                "total_tokens": len(prompt_tokens) + len(answer.chunks),
+            },
+            "timing": timing,
+        }
+    )
+
+
+class _Answer(NamedTuple):
+    chunks: "list[Chunk]"
+    timing: dict[str, float | None]
+
+
+def _stream(engine: "Engine", prompt_tokens: list[int], params: "SamplingParams", *, echo: bool) -> _Answer:
+    chunks: list[Chunk] = []
+    arrivals: list[float] = []
+    first_token_age = 0.0
     started = time.perf_counter()
-    chunks, arrivals, first_token_age = [], [], 0.0
-    with Engine(loaded).stream(prompt_tokens, params) as generation:
+    with engine.stream(prompt_tokens, params) as generation:
         for chunk in generation:
             if not arrivals:
                 first_token_age = process_age_seconds()
             arrivals.append(time.perf_counter())
             chunks.append(chunk)
-            if not json:
+            if echo:
                 print(chunk.text, end="", flush=True)
-    if not json:
-        print()
-        return
     decode_seconds = arrivals[-1] - arrivals[0]
-    print_json(
+    return _Answer(
+        chunks,
         {
-            "model": model,
-            "text": "".join(chunk.text for chunk in chunks),
-            "token_ids": [chunk.token_id for chunk in chunks],
-            "finish_reason": chunks[-1].finish_reason,
-            "usage": {
-                "prompt_tokens": len(prompt_tokens),
-                "completion_tokens": len(chunks),
-                "total_tokens": len(prompt_tokens) + len(chunks),
-            },
-            "timing": {
-                "torch_import_seconds": torch_import_seconds,
-                "load_seconds": load_seconds,
-                "first_token_seconds": arrivals[0] - started,
-                "since_process_start": first_token_age,
-                "tokens_per_second": (len(arrivals) - 1) / decode_seconds if decode_seconds > 0 else None,
-            },
-        }
+            "first_token_seconds": arrivals[0] - started,
+            "since_process_start": first_token_age,
+            "tokens_per_second": (len(arrivals) - 1) / decode_seconds if decode_seconds > 0 else None,
+        },
     )

@@ -9,7 +9,7 @@ from rich.panel import Panel
 from rich.table import Table
 from rich.text import Text
 
-from seamount.models.spec import GQASpec, LayerSpec, MoESpec, ModelSpec
+from seamount.models.spec import GQASpec, LayerSpec, ModelSpec, MoESpec
 
 _BAR = 28
 
@@ -65,7 +65,7 @@ def _parameters(figures: dict[str, Any]) -> Table:
     table = Table(title="Parameters", box=SIMPLE_HEAD, show_footer=True, title_justify="left")
     table.add_column("part", footer="total")
     table.add_column("parameters", footer=_short(figures["parameters"]), justify="right")
-    table.add_column("share", justify="left")
+    table.add_column("share", justify="left", no_wrap=True, min_width=_BAR + 8)
     table.add_column("per token", footer=_short(figures["active_parameters_with_embedding"]), justify="right")
     for part, count in figures["parts"].items():
         if count["parameters"]:

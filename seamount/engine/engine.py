@@ -57,6 +57,10 @@ class Engine:
             earlier[key] += 1
         return [_complete(generation, prompt_count) for generation, prompt_count in generations]
 
+    def stop(self) -> None:
+        """Ends all streams that work or wait now, from any thread; they give no further chunk."""
+        self._turns.cancel_all()
+
     def _generation(self, prompt_tokens: Sequence[int], params: SamplingParams, sample_index: int) -> Generation:
         prompt = list(prompt_tokens)
         self._require_vocabulary(prompt)

@@ -25,14 +25,18 @@ class LanguageModel(Protocol):
     """What the engine needs of a model."""
 
     @property
-    def spec(self) -> Any: ...
+    def spec(self) -> Any:
+        """The shape: `vocab_size` and `context_length` are read."""
 
     @property
-    def tokenizer(self) -> Tokenizer | None: ...
+    def tokenizer(self) -> Tokenizer | None:
+        """None where the checkpoint has none."""
 
-    def new_cache(self, capacity: int) -> Any: ...
+    def new_cache(self, capacity: int) -> Any:
+        """An empty cache for one sequence."""
 
-    def step(self, tokens: list[int], cache: Any) -> torch.Tensor: ...
+    def step(self, tokens: list[int], cache: Any) -> torch.Tensor:
+        """Logits after the last of the next tokens: (W), float32."""
 
 
 @dataclass(frozen=True)

@@ -56,6 +56,13 @@ class Turns:
             ticket.is_cancelled = True
             self._changed.notify_all()
 
+    def cancel_all(self) -> None:
+        """Cancels whoever works or waits now."""
+        with self._changed:
+            for ticket in self._queue:
+                ticket.is_cancelled = True
+            self._changed.notify_all()
+
     def _leave(self, ticket: Ticket) -> None:
         self._queue.remove(ticket)
         self._changed.notify_all()

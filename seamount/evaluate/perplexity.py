@@ -26,7 +26,7 @@ class LanguageModel(Protocol):
 class Perplexity:
     """How well a model foresees a text.
 
-    Units: nats per predicted token; bits per byte of the predicted tokens' UTF-8 text, which compares tokenizers fairly.
+    Units: nats per predicted token; bits per UTF-8 byte of the predicted text, which compares tokenizers fairly.
     """
 
     tokens: int

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 
 from seamount.models.model import Model
-from seamount.models.spec import MoESpec, ModelSpec
+from seamount.models.spec import ModelSpec, MoESpec
 
 PARTS = ("embedding", "attention", "dense_feed_forward", "routed_experts", "shared_experts", "router", "norms", "head")
 

@@ -33,9 +33,10 @@ def _layer(source: str, target: str, layer: LayerSpec, present: Collection[str])
 
 def _gqa(source: str, target: str, spec: GQASpec) -> Iterator[Slot]:
     q, kv = spec.num_attention_heads * spec.head_dim, spec.num_key_value_heads * spec.head_dim
-    yield Slot(f"{source}attn_q.weight", f"{target}qkv_proj.weight", _paired_rows(0, q, spec.head_dim), is_flattened=True)
-    yield Slot(f"{source}attn_k.weight", f"{target}qkv_proj.weight", _paired_rows(q, q + kv, spec.head_dim), is_flattened=True)
-    yield Slot(f"{source}attn_v.weight", f"{target}qkv_proj.weight", rows(q + kv, q + 2 * kv))
+    fused = f"{target}qkv_proj.weight"
+    yield Slot(f"{source}attn_q.weight", fused, _paired_rows(0, q, spec.head_dim), is_flattened=True)
+    yield Slot(f"{source}attn_k.weight", fused, _paired_rows(q, q + kv, spec.head_dim), is_flattened=True)
+    yield Slot(f"{source}attn_v.weight", fused, rows(q + kv, q + 2 * kv))
     yield Slot(f"{source}attn_output.weight", f"{target}o_proj.weight")
 
 

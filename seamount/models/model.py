@@ -6,6 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from seamount import kernels
 from seamount.errors import ContextOverflow, RequestError
 from seamount.models.parts.batch import Batch, Cache
 from seamount.models.parts.layer import Layer, MTPLayer
@@ -51,7 +52,7 @@ class Model(nn.Module):
     def head(self, hidden_TD: Tensor) -> Tensor:
         """Logits of hidden states: (T, D) -> (T, W), float32."""
         head = self.embed_tokens.weight if self.lm_head is None else self.lm_head.weight
-        return nn.functional.linear(hidden_TD, head).float()
+        return kernels.linear(hidden_TD, head).float()
 
     def logits(self, tokens_BT: Tensor) -> Tensor:
         """Next-token logits of whole sequences: (B, T) int64 -> (B, T, W) float32.
@@ -126,7 +127,9 @@ class Model(nn.Module):
 
     def _check(self, tokens_BT: Tensor) -> tuple[int, int]:
         if tokens_BT.ndim != 2 or not tokens_BT.numel():
-            raise RequestError(f"tokens must have the shape (B, T) with at least one token, not {tuple(tokens_BT.shape)}")
+            raise RequestError(
+                f"tokens must have the shape (B, T) with at least one token, not {tuple(tokens_BT.shape)}"
+            )
         low, high = int(tokens_BT.min()), int(tokens_BT.max())
         if low < 0 or high >= self.spec.vocab_size:
             raise RequestError(f"token ids run from {low} to {high}; this model has 0 to {self.spec.vocab_size - 1}")

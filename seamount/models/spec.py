@@ -1,9 +1,9 @@
 """What a model is made of, as plain data: every family's config becomes one ModelSpec, and all else is built from it.
 
-    ModelSpec
-      layers: LayerSpec ...      attention: GQASpec | MLASpec
-                                 feed_forward: DenseSpec | MoESpec
-      mtp_layers: LayerSpec ...  multi-token prediction, after the last layer
+ModelSpec
+  layers: LayerSpec ...      attention: GQASpec | MLASpec
+                             feed_forward: DenseSpec | MoESpec
+  mtp_layers: LayerSpec ...  multi-token prediction, after the last layer
 """
 
 from dataclasses import dataclass, field
@@ -73,7 +73,7 @@ class MLASpec:
 
     @property
     def mha_cache_dim(self) -> int:
-        """Numbers that multi-head attention with as many heads would keep: keys without their rotated part, and values."""
+        """Numbers that multi-head attention with as many heads would keep: keys (unrotated part alone), values."""
         return self.num_attention_heads * (self.qk_nope_head_dim + self.v_head_dim)
 
     @property

@@ -88,6 +88,11 @@ class _Api:
             raise Failure(message, 404, field="model", code="model_not_found")
 
 
+def _stopped() -> Failure:
+    # Or the client has hung up, and then nobody reads it.
+    return Failure("the server is stopping and has ended this answer", 503)
+
+
 async def _json_body(request: Request) -> bytes:
     # A web page can send other types to this address without its browser asking us first.
     kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
@@ -111,7 +116,7 @@ async def _respond(
         count += 1
         finish_reason = chunk.finish_reason
     if finish_reason is None:
-        return Response(status_code=_CLIENT_GONE)
+        raise _stopped()
     return JSONResponse(form.whole("".join(text), finish_reason, usage(prompt_tokens, count)))
 
 
@@ -129,6 +134,8 @@ async def _events(generation: Generation, request: Request, form: AnswerForm, pr
                 yield form.piece("", chunk.finish_reason)
                 for line in form.last(usage(prompt_tokens, count)):
                     yield line
+                return
+        yield event(_stopped().body())
     except Exception as error:  # noqa: BLE001 - a request's border: the status line is long gone, so it goes in band
         yield event(failure_of(error).body())
     finally:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import ipaddress
 import json
@@ -39,14 +40,14 @@ def serve(
     engine = Engine(model)
     with open_socket(host, port, allow_remote=allow_remote) as listener:
         app = create_app(engine, model_name)
-        config = uvicorn.Config(app, log_level="warning", timeout_graceful_shutdown=GRACE_SECONDS)
+        config = uvicorn.Config(app, log_level="warning", timeout_graceful_shutdown=GRACE_SECONDS + 2)
         url = _url(listener)
         lines = [
             f"Seamount serves {model_name} at {url}",
             f"listening {process_age_seconds():.1f} s after the process started; Ctrl-C stops it",
             curl_line(url, model_name, engine.tokenizer.has_chat_template),
         ]
-        _Server(config, lambda: show("\n".join(lines))).run(sockets=[listener])
+        _Server(config, engine, lambda: show("\n".join(lines))).run(sockets=[listener])
 
 
 def open_socket(host: str, port: int, *, allow_remote: bool = False) -> socket.socket:
@@ -91,14 +92,20 @@ def curl_line(url: str, model_name: str, has_chat_template: bool) -> str:
 
 
 class _Server(uvicorn.Server):
-    def __init__(self, config: uvicorn.Config, on_listening: Callable[[], None]) -> None:
+    def __init__(self, config: uvicorn.Config, engine: Engine, on_listening: Callable[[], None]) -> None:
         super().__init__(config)
+        self._engine = engine
         self._on_listening = on_listening
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets)
         if self.started:
             self._on_listening()
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        # Ended by the engine, streams tell their clients why; uvicorn would break them off a little later.
+        asyncio.get_running_loop().call_later(GRACE_SECONDS, self._engine.stop)
+        await super().shutdown(sockets)
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:

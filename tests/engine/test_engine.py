@@ -158,3 +158,20 @@ def test_the_embedded_model_answers() -> None:
     prompt = engine.tokenizer.chat([{"role": "user", "content": "What is the capital of France?"}])
     text = "".join(chunk.text for chunk in engine.stream(prompt, SamplingParams(max_tokens=16, temperature=0)))
     assert "Paris" in text
+
+
+def test_stop_ends_who_works_and_who_waits(model: ToyModel, engine: Engine) -> None:
+    model.speak("x", then_end=False)
+    holder, waiting = engine.stream([1, 2], GREEDY), engine.stream([3, 4, 5], GREEDY)
+    next(holder)
+    got: list[object] = []
+    thread = threading.Thread(target=lambda: got.extend(waiting))
+    thread.start()
+    while len(engine._turns._queue) < 2:
+        threading.Event().wait(0.001)
+    engine.stop()
+    thread.join(5)
+    assert not thread.is_alive()
+    assert (got, list(holder)) == ([], [])
+    assert 3 not in model.step_sizes
+    assert len(engine.generate(["next"], SamplingParams(temperature=0, max_tokens=2))[0].token_ids) == 2

@@ -138,7 +138,7 @@ def test_requests_that_cannot_be_answered() -> None:
         model.logits(torch.tensor([[97]]))
     with pytest.raises(RequestError, match="at least one token"):
         model.logits(torch.zeros(1, 0, dtype=torch.int64))
-    with pytest.raises(ContextOverflow, match="129 tokens.*128"):
+    with pytest.raises(ContextOverflow, match=r"129 tokens.*128"):
         model.new_cache(129)
     with pytest.raises(ContextOverflow, match="holds 4 tokens and 5"):
         model.step([1, 2, 3, 4, 5], model.new_cache(4))

@@ -4,9 +4,9 @@ from pathlib import Path
 
 import pytest
 import torch
-from toys import CONFIGS, DEEPSEEK, V2, published, save_published
 from torch import Tensor
 from torch.nn.functional import cross_entropy
+from toys import CONFIGS, DEEPSEEK, V2, published, save_published
 
 import seamount
 

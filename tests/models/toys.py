@@ -37,15 +37,20 @@ EXPERTS = {
 }
 MLA = {"kv_lora_rank": 24, "qk_nope_head_dim": 14, "qk_rope_head_dim": 8, "v_head_dim": 10, "num_key_value_heads": 4}
 V2 = BASE | EXPERTS | MLA | {"model_type": "deepseek_v2", "q_lora_rank": None, "topk_method": "greedy"}
-V3 = BASE | EXPERTS | MLA | {
-    "model_type": "deepseek_v3",
-    "q_lora_rank": 20,
-    "n_group": 4,
-    "topk_group": 2,
-    "num_nextn_predict_layers": 0,
-    "norm_topk_prob": True,
-    "routed_scaling_factor": 2.5,
-}
+V3 = (
+    BASE
+    | EXPERTS
+    | MLA
+    | {
+        "model_type": "deepseek_v3",
+        "q_lora_rank": 20,
+        "n_group": 4,
+        "topk_group": 2,
+        "num_nextn_predict_layers": 0,
+        "norm_topk_prob": True,
+        "routed_scaling_factor": 2.5,
+    }
+)
 DEEPSEEK = BASE | EXPERTS | {"model_type": "deepseek", "num_key_value_heads": 4, "norm_topk_prob": False}
 
 CONFIGS: dict[str, dict[str, Any]] = {
@@ -120,7 +125,9 @@ def save_published(model: torch.nn.Module, config: dict[str, Any], directory: Pa
         if name.endswith("experts.gate_up_proj"):
             prefix = name.removesuffix("gate_up_proj")
             for number, both in enumerate(tensor):
-                tensors[f"{prefix}{number}.gate_proj.weight"], tensors[f"{prefix}{number}.up_proj.weight"] = both.chunk(2)
+                tensors[f"{prefix}{number}.gate_proj.weight"], tensors[f"{prefix}{number}.up_proj.weight"] = both.chunk(
+                    2
+                )
         elif name.endswith("experts.down_proj"):
             for number, down in enumerate(tensor):
                 tensors[f"{name.removesuffix('down_proj')}{number}.down_proj.weight"] = down

@@ -62,6 +62,7 @@ def test_it_says_where_and_how_to_ask_and_leaves_cleanly_with_a_stream_open(
         assert any("on" in line for line in lines)
         told_at = time.monotonic()
         process.send_signal(kind)
+        assert any("the server is stopping" in line for line in lines)
         output, errors = process.communicate(timeout=20)
         # The stream alone would have gone on for forty seconds.
         assert time.monotonic() - told_at < 10

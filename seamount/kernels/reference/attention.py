@@ -48,9 +48,7 @@ def latent_attention(q_THQ: Tensor, rows_SQ: Tensor, latent_dim: int, scale: flo
     return torch.matmul(score_THS.softmax(-1).to(rows_SQ.dtype), rows_SQ[:, :latent_dim])
 
 
-def expanded_latent_attention(
-    q_THX: Tensor, rows_SQ: Tensor, kv_b_HYC: Tensor, nope_dim: int, scale: float
-) -> Tensor:
+def expanded_latent_attention(q_THX: Tensor, rows_SQ: Tensor, kv_b_HYC: Tensor, nope_dim: int, scale: float) -> Tensor:
     """MLA as the papers write it: keys and values of every head are rebuilt from the latent, then attended to.
 
     Shapes: q (T, H, N + R), rows (S, C + R), kv_b (H, N + V, C) -> (T, H, V).

@@ -7,7 +7,7 @@ from typing import Annotated, Any, ClassVar, Literal
 from pydantic import Field, PositiveFloat, model_validator
 
 from seamount.config import Config
-from seamount.models.parts.rope import Llama3Scaling, LinearScaling, RopeSpec, YarnScaling
+from seamount.models.parts.rope import LinearScaling, Llama3Scaling, RopeSpec, YarnScaling
 from seamount.models.spec import DenseSpec, LayerSpec, ModelSpec
 
 Size = Annotated[int, Field(gt=0, le=2**31)]
@@ -27,7 +27,7 @@ HARMLESS = frozenset(
     router_aux_loss_coef sep_token_id seq_aux suppress_tokens task_specific_params temperature tf_legacy_loss
     tie_encoder_decoder tokenizer_class top_k top_p torch_dtype torchscript transformers_version typical_p
     unsloth_fixed unsloth_version use_bfloat16 use_cache
-    """.split()
+    """.split()  # noqa: SIM905 - one name a line would take a page
 )
 
 

@@ -12,24 +12,31 @@ from torch import Tensor
 from seamount.errors import ContextOverflow
 from seamount.models.parts.rope import RopeSpec
 
+_FIRST_ROWS = 256
+
 
 class Cache:
-    """The rows of one sequence: for every layer (capacity, X), X as the layer's attention says (`cache_dim`)."""
+    """The rows of one sequence: for every layer (up to capacity, X), X as the layer's attention says (`cache_dim`).
+
+    Cost: memory grows with what is written, by doubling.
+    """
 
     def __init__(self, cache_dims: Sequence[int], capacity: int, dtype: torch.dtype, device: torch.device) -> None:
         self.length = 0
         self.capacity = capacity
-        # Rows not yet written are NaN, so that a read beyond `length` cannot pass unseen.
-        self._rows = [torch.full((capacity, dim), float("nan"), dtype=dtype, device=device) for dim in cache_dims]
+        self._rows = [torch.empty(0, dim, dtype=dtype, device=device) for dim in cache_dims]
 
     def extend(self, layer: int, rows_TX: Tensor) -> Tensor:
         """Write the newest rows of a layer; all its rows so far, (S, X), as the cache stores them.
 
         `length` moves on only when every layer is written: see `advance`.
+        Errors: ContextOverflow beyond the capacity.
         """
         stop = self.length + rows_TX.shape[0]
         if stop > self.capacity:
-            raise ContextOverflow(f"the cache holds {self.capacity} tokens and {stop} are needed; give it more capacity")
+            raise ContextOverflow(f"the cache holds {self.capacity} tokens and {stop} are needed; make it larger")
+        if stop > self._rows[layer].shape[0]:
+            self._rows[layer] = self._grown(self._rows[layer], stop)
         self._rows[layer][self.length : stop] = rows_TX
         return self._rows[layer][:stop]
 
@@ -39,8 +46,15 @@ class Cache:
 
     @property
     def nbytes(self) -> int:
-        """Bytes of all layers' rows at full capacity."""
+        """Bytes that all layers' rows take now."""
         return sum(rows.nbytes for rows in self._rows)
+
+    def _grown(self, rows_SX: Tensor, needed: int) -> Tensor:
+        size = min(self.capacity, max(needed, 2 * rows_SX.shape[0], _FIRST_ROWS))
+        # Rows not yet written are NaN, so that a read beyond `length` cannot pass unseen.
+        grown = rows_SX.new_full((size, rows_SX.shape[1]), float("nan"))
+        grown[: self.length] = rows_SX[: self.length]
+        return grown
 
 
 @dataclass

@@ -16,9 +16,7 @@ class Layer(nn.Module):
 
     def __init__(self, spec: LayerSpec, model: ModelSpec, layer: int) -> None:
         super().__init__()
-        attention: type[nn.Module] = (
-            LatentAttention if isinstance(spec.attention, MLASpec) else GroupedQueryAttention
-        )
+        attention: type[nn.Module] = LatentAttention if isinstance(spec.attention, MLASpec) else GroupedQueryAttention
         self.input_layernorm = RMSNorm(model.hidden_size, model.rms_norm_eps)
         self.self_attn = attention(spec.attention, model.hidden_size, model.rms_norm_eps, layer)
         self.post_attention_layernorm = RMSNorm(model.hidden_size, model.rms_norm_eps)

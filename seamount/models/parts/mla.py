@@ -14,8 +14,8 @@ from seamount.models.spec import MLASpec
 class LatentAttention(nn.Module):
     """MLA in two forms that agree: `absorbed`, which everything runs, and `expanded`, the papers' form and its oracle.
 
-    Layout: a cached row is the normed latent (C), then the one rotated key that all heads share (R). Rows of `kv_b_proj`
-    are, head by head, N for the key and V for the value.
+    Layout: a cached row is the normed latent (C), then the one rotated key that all heads share (R). The rows of
+    `kv_b_proj` are, head by head, N for the key and V for the value.
     Source: DeepSeek-V2, arXiv 2405.04434, section 2.1 and appendix C.
     """
 

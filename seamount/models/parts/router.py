@@ -45,10 +45,8 @@ class Router(nn.Module):
         if spec.topk_method == "noaux_tc":
             score_TE = score_TE + self.e_score_correction_bias
         group_TGE = score_TE.unflatten(-1, (spec.n_group, -1))
-        if spec.topk_method == "noaux_tc":
-            best_TG = group_TGE.topk(2, dim=-1).values.sum(-1)
-        else:
-            best_TG = group_TGE.amax(-1)
+        best_count = min(2, group_TGE.shape[-1]) if spec.topk_method == "noaux_tc" else 1
+        best_TG = group_TGE.topk(best_count, dim=-1).values.sum(-1)
         kept_TG = torch.zeros_like(best_TG, dtype=torch.bool).scatter(-1, best_TG.topk(spec.topk_group).indices, True)
         # A biased score can be negative, so only minus infinity is surely below every kept one.
         return group_TGE.masked_fill(~kept_TG[..., None], float("-inf")).flatten(-2)

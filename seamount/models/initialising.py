@@ -13,7 +13,7 @@ from seamount.errors import ConfigError
 from seamount.models import presets
 from seamount.models.families import family_config
 from seamount.models.families.base import HARMLESS
-from seamount.models.load import Progress
+from seamount.models.loading import Progress
 from seamount.models.model import Model
 from seamount.models.names import FLOAT32, hugging_face
 

@@ -79,8 +79,8 @@ def _locate(model: str | Path) -> Located:
     except ModelNotFound:
         if model in presets.names():
             raise ModelNotFound(
-                f"{model!r} is a preset: a shape without weights. `seamount init {model} DIRECTORY` writes random ones; "
-                "published ones are loaded from a directory or a hub id"
+                f"{model!r} is a preset: a shape without weights. `seamount init {model} DIRECTORY` writes random "
+                "ones; published ones are loaded from a directory or a hub id"
             ) from None
         raise
 
