@@ -37,7 +37,7 @@ def load(
 ) -> Model:
     """The model of a directory, a .gguf file, a hub id, or "embedded", with its weights and its tokenizer.
 
-    `dtype` defaults to the config's; for quantised GGUF files, which are decoded, to float32.
+    `dtype` defaults to the config's; for GGUF files, which are decoded, to bfloat16.
     Errors: ModelNotFound, ConfigError, CheckpointError (TensorMismatch lists every tensor at fault), TokenizerError.
     Cost: the model's own size in memory, plus a few per cent while it is read.
     """
@@ -123,7 +123,7 @@ def _check(model: Model, slots: Iterable[Slot], source: TensorSource, where: str
 def _dtype(asked: torch.dtype | str | None, config: dict[str, Any]) -> torch.dtype:
     if isinstance(asked, torch.dtype):
         return asked
-    name = asked or config.get("dtype") or config.get("torch_dtype") or "float32"
+    name = asked or config.get("dtype") or config.get("torch_dtype") or "bfloat16"
     if name not in _DTYPES:
         raise ConfigError(f"dtype {name!r} is not one of {', '.join(_DTYPES)}")
     return _DTYPES[name]

@@ -19,7 +19,7 @@ pytestmark = pytest.mark.skipif(
 
 @pytest.fixture(scope="module")
 def embedded() -> Model:
-    return seamount.load("embedded")
+    return seamount.load("embedded", dtype="float32")
 
 
 @pytest.mark.parametrize("case", CASES, ids=[case["prompt"][:20] for case in CASES])

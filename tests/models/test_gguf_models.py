@@ -165,7 +165,7 @@ def test_llama(scaling: str | None, tmp_path: Path) -> None:
         from dataclasses import replace
 
         tensors["rope_freqs.weight"] = replace(rope, scaling=None).inverse_frequencies() / rope.inverse_frequencies()
-    model = seamount.load(write(tmp_path / "m.gguf", "llama", metadata, tensors))
+    model = seamount.load(write(tmp_path / "m.gguf", "llama", metadata, tensors), dtype="float32")
     assert_same(model, seamount.load(tmp_path / "directory"))
     seamount.save(model, tmp_path / "saved")
     assert_same(model, seamount.load(tmp_path / "saved"))
@@ -178,7 +178,7 @@ def test_deepseek2(config: dict, split: bool, tmp_path: Path) -> None:
     save_published(theirs, config, tmp_path / "directory")
     tensors = deepseek2_tensors(theirs.state_dict(), config, split=split)
     path = write(tmp_path / "m.gguf", "deepseek2", deepseek2_metadata(config, split=split), tensors)
-    model = seamount.load(path)
+    model = seamount.load(path, dtype="float32")
     assert isinstance(model.spec.layers[0].attention, MLASpec)
     assert_same(model, seamount.load(tmp_path / "directory"))
     seamount.save(model, tmp_path / "saved")

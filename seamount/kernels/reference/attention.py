@@ -13,20 +13,13 @@ def causal_attention(q_THN: Tensor, k_SGN: Tensor, v_SGN: Tensor, scale: float) 
 
     Source: GQA, arXiv 2305.13245; with G = H it is multi-head, with G = 1 multi-query attention.
     """
-    T, H, _ = q_THN.shape
-    S, G, _ = k_SGN.shape
-    if T == 1:
-        # One query sees every row: fold the query heads of a group into the rows of one product.
-        q_GHN = q_THN.view(G, H // G, -1)
-        score_GHS = torch.matmul(q_GHN, k_SGN.permute(1, 2, 0)).float() * scale
-        probability_GHS = score_GHS.softmax(-1).to(v_SGN.dtype)
-        return torch.matmul(probability_GHS, v_SGN.transpose(0, 1)).view(T, H, -1)
+    T, S = q_THN.shape[0], k_SGN.shape[0]
     out_HTN = F.scaled_dot_product_attention(
         q_THN.transpose(0, 1)[None],
         k_SGN.transpose(0, 1)[None],
         v_SGN.transpose(0, 1)[None],
-        attn_mask=None if T == S else visible(T, S, q_THN.device),
-        is_causal=T == S,
+        attn_mask=None if T in (1, S) else visible(T, S, q_THN.device),
+        is_causal=T == S and T > 1,
         scale=scale,
         enable_gqa=True,
     )
