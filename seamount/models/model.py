@@ -117,12 +117,13 @@ class Model(nn.Module):
         cache = self.new_cache(len(tokens) + max_tokens)
         ends = self.tokenizer.eos_token_ids if self.tokenizer else ()
         answer: list[int] = []
-        logits_W = self.step(tokens, cache)
-        while len(answer) < max_tokens:
-            answer.append(int(logits_W.argmax()))
-            if answer[-1] in ends:
-                return answer[:-1]
-            logits_W = self.step(answer[-1:], cache)
+        step = tokens
+        for _ in range(max_tokens):
+            token = int(self.step(step, cache).argmax())
+            if token in ends:
+                break
+            answer.append(token)
+            step = [token]
         return answer
 
     def _check(self, tokens_BT: Tensor) -> tuple[int, int]:
