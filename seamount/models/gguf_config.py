@@ -51,10 +51,11 @@ def config_from_gguf(file: GGUFFile) -> dict[str, Any]:
         "rope_theta": metadata.get("rope.freq_base", 10_000.0),
         "tie_word_embeddings": "output.weight" not in names,
         "hidden_act": "silu",
+        "torch_dtype": "bfloat16",
     }
-    for ours, theirs in (("bos_token_id", "bos_token_id"), ("eos_token_id", "eos_token_id")):
-        if f"tokenizer.ggml.{theirs}" in file.metadata:
-            config[ours] = file.metadata[f"tokenizer.ggml.{theirs}"]
+    for name in ("bos_token_id", "eos_token_id"):
+        if f"tokenizer.ggml.{name}" in file.metadata:
+            config[name] = file.metadata[f"tokenizer.ggml.{name}"]
     return config | readers[architecture](metadata, config, names)
 
 

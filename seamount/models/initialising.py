@@ -13,7 +13,7 @@ from seamount.errors import ConfigError
 from seamount.models import presets
 from seamount.models.families import family_config
 from seamount.models.families.base import HARMLESS
-from seamount.models.loading import Progress
+from seamount.models.loading import Progress, checked_dtype
 from seamount.models.model import Model
 from seamount.models.names import FLOAT32, hugging_face
 
@@ -45,7 +45,7 @@ def initialise(
     config |= overrides or {}
     checked = family_config(config, source=source)
     spec, quantised = checked.spec(), checked.quantization_config is not None
-    dtype = getattr(torch, str(config.setdefault("torch_dtype", "bfloat16")))
+    dtype = checked_dtype(config.setdefault("torch_dtype", "bfloat16"))
     with torch.device("meta"):
         parameters = dict(Model(spec, config).named_parameters())
     slots = [slot for slot in hugging_face(spec) if slot.is_saved]

@@ -22,7 +22,7 @@ from seamount.tokenizer import Tokenizer
 
 Progress = Callable[[int, int], None]  # bytes read so far, bytes in all
 
-_DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+_DTYPES: dict[object, torch.dtype] = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 # Old Llama checkpoints store the rotary frequencies, GGUF files Llama 3's divisors: both follow from the config.
 _DERIVED = re.compile(r"(model\.layers\.\d+\.self_attn\.rotary_emb\.inv_freq|rope_freqs\.weight)")
 _log = logging.getLogger("seamount")
@@ -37,7 +37,7 @@ def load(
 ) -> Model:
     """The model of a directory, a .gguf file, a hub id, or "embedded", with its weights and its tokenizer.
 
-    `dtype` defaults to the config's; for GGUF files, which are decoded, to bfloat16.
+    `dtype` defaults to the config's, else to the stored one; for GGUF files, which are decoded, to bfloat16.
     Errors: ModelNotFound, ConfigError, CheckpointError (TensorMismatch lists every tensor at fault), TokenizerError.
     Cost: the model's own size in memory, plus a few per cent while it is read.
     """
@@ -54,7 +54,8 @@ def load(
             built = Model(spec, config)
         _check(built, slots, source, str(located.path))
         built.tokenizer = _tokenizer(located, source)
-        _materialise(built, _dtype(dtype, config), torch.device(device))
+        chosen = dtype or config.get("dtype") or config.get("torch_dtype") or source.dtype(slots[0].source)
+        _materialise(built, checked_dtype(chosen), torch.device(device))
         _fill(built, slots, source, progress)
     return built.eval()
 
@@ -120,13 +121,15 @@ def _check(model: Model, slots: Iterable[Slot], source: TensorSource, where: str
         raise TensorMismatch(f"{where} does not hold the tensors that its config describes:\n  {lines}")
 
 
-def _dtype(asked: torch.dtype | str | None, config: dict[str, Any]) -> torch.dtype:
-    if isinstance(asked, torch.dtype):
-        return asked
-    name = asked or config.get("dtype") or config.get("torch_dtype") or "bfloat16"
-    if name not in _DTYPES:
-        raise ConfigError(f"dtype {name!r} is not one of {', '.join(_DTYPES)}")
-    return _DTYPES[name]
+def checked_dtype(dtype: object) -> torch.dtype:
+    """The dtype of that name, or that dtype itself, if weights can be held in it.
+
+    Errors: ConfigError naming what is allowed.
+    """
+    known = _DTYPES | {kind: kind for kind in _DTYPES.values()}
+    if dtype not in known:
+        raise ConfigError(f"dtype {dtype!r} is not one of {', '.join(map(str, _DTYPES))}")
+    return known[dtype]
 
 
 def _materialise(model: nn.Module, dtype: torch.dtype, device: torch.device) -> None:

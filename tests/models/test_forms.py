@@ -10,6 +10,7 @@ import seamount
 from seamount.errors import ContextOverflow, RequestError
 from seamount.models import Model
 from seamount.models.families import family_config
+from seamount.models.parts.batch import Batch
 from seamount.models.parts.mla import LatentAttention
 
 
@@ -97,8 +98,6 @@ def test_mtp_by_the_formula() -> None:
     with torch.no_grad():
         predictions = model.mtp_logits(tokens_BT)
         assert [tuple(part.shape) for part in predictions] == [(1, 16, 97), (1, 15, 97)]
-        from seamount.models.parts.batch import Batch
-
         hidden = model.hidden(tokens_BT[0], Batch.fresh([17], torch.device("cpu")))
         for depth, layer in enumerate(model.mtp, start=1):
             length = 17 - depth

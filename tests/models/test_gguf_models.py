@@ -1,6 +1,7 @@
 """GGUF files of the llama and deepseek2 architectures, written with the gguf package, against the same weights in
 Hugging Face layout."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import gguf
@@ -162,8 +163,6 @@ def test_llama(scaling: str | None, tmp_path: Path) -> None:
         metadata |= {"rope.scaling.type": "linear", "rope.scaling.factor": 4.0}
     if scaling == "llama3":
         rope = load_spec(tmp_path / "directory").layers[0].attention.rope
-        from dataclasses import replace
-
         tensors["rope_freqs.weight"] = replace(rope, scaling=None).inverse_frequencies() / rope.inverse_frequencies()
     model = seamount.load(write(tmp_path / "m.gguf", "llama", metadata, tensors), dtype="float32")
     assert_same(model, seamount.load(tmp_path / "directory"))

@@ -174,6 +174,14 @@ def test_initialise_depends_on_the_seed_alone_and_refuses_unknown_fields(tmp_pat
         initialise("tiny-v3", tmp_path / "a")
 
 
+@pytest.mark.parametrize("stored", [torch.float32, torch.bfloat16])
+def test_without_a_dtype_in_the_config_the_stored_one_is_kept(stored: torch.dtype, checkpoint: Path) -> None:
+    edit_tensors(checkpoint, lambda t: t.update({name: tensor.to(stored) for name, tensor in t.items()}))
+    edit_config(checkpoint, torch_dtype=None)
+    assert seamount.load(checkpoint).dtype == stored
+    assert seamount.load(checkpoint, dtype="float16").dtype == torch.float16
+
+
 def test_names_that_are_no_model() -> None:
     with pytest.raises(ModelNotFound, match="seamount init deepseek-v3"):
         seamount.load("deepseek-v3")
@@ -185,6 +193,10 @@ def test_names_that_are_no_model() -> None:
 def test_damaged_files_give_named_errors(checkpoint: Path) -> None:
     with pytest.raises(ConfigError, match="dtype 'int7'"):
         seamount.load(checkpoint, dtype="int7")
+    with pytest.raises(ConfigError, match=r"torch\.int8"):
+        seamount.load(checkpoint, dtype=torch.int8)
+    with pytest.raises(ConfigError, match="dtype 'float7'"):
+        initialise("tiny-v3", checkpoint.parent / "other", overrides={"torch_dtype": "float7"})
     edit_config(checkpoint, rms_norm_eps="?")
     with pytest.raises(ConfigError, match="rms_norm_eps"):
         seamount.load(checkpoint)
@@ -193,7 +205,6 @@ def test_damaged_files_give_named_errors(checkpoint: Path) -> None:
         seamount.load(checkpoint)
     weights = checkpoint / "model.safetensors"
     weights.write_bytes(weights.read_bytes()[:-100])
-    edit_config_text = json.dumps(V3 | {"torch_dtype": "float32"})
-    (checkpoint / "config.json").write_text(edit_config_text)
+    (checkpoint / "config.json").write_text(json.dumps(V3))
     with pytest.raises(CorruptFile):
         seamount.load(checkpoint)

@@ -1,12 +1,13 @@
 """DeepSeek-V2, V2-Lite and Coder-V2: MLA, and DeepSeekMoE with device-limited routing."""
 
+from abc import abstractmethod
 from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field, model_validator
 
 from seamount.models.families.base import Size
 from seamount.models.families.mixture import MixtureConfig
-from seamount.models.spec import LayerSpec, MLASpec, ModelSpec, MoESpec
+from seamount.models.spec import MLASpec, ModelSpec, MoESpec
 
 
 class LatentConfig(MixtureConfig):
@@ -49,15 +50,13 @@ class LatentConfig(MixtureConfig):
             bias=self.attention_bias,
         )
 
+    @abstractmethod
     def routed(self) -> MoESpec | None:
         """The mixture, if the config has one."""
-        raise AssertionError("each family says how it routes")
 
     def spec(self) -> ModelSpec:
-        """Layers of MLA; mixtures after the first dense ones; MTP layers where the config counts them."""
-        attention, mixture = self.attention(), self.routed()
-        mtp_layer = LayerSpec(attention, mixture or self.dense())
-        return self.model(self.stack(attention, mixture), (mtp_layer,) * getattr(self, "num_nextn_predict_layers", 0))
+        """Layers of MLA; mixtures after the first dense ones."""
+        return self.model(self.stack(self.attention(), self.routed()))
 
 
 class DeepseekV2Config(LatentConfig):

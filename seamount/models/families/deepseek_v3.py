@@ -1,11 +1,12 @@
 """DeepSeek-V3, V3.1 and R1: V2's attention, balancing without an auxiliary loss, and multi-token prediction."""
 
+from dataclasses import replace
 from typing import Annotated, Literal
 
 from pydantic import Field
 
 from seamount.models.families.deepseek_v2 import LatentConfig
-from seamount.models.spec import MoESpec
+from seamount.models.spec import LayerSpec, ModelSpec, MoESpec
 
 
 class DeepseekV3Config(LatentConfig):
@@ -29,3 +30,8 @@ class DeepseekV3Config(LatentConfig):
             n_group=self.n_group or 1,
             topk_group=self.topk_group or 1,
         )
+
+    def spec(self) -> ModelSpec:
+        """V2's layers, and the MTP layers that the config counts, each with the last layers' shape."""
+        mtp_layer = LayerSpec(self.attention(), self.routed() or self.dense())
+        return replace(super().spec(), mtp_layers=(mtp_layer,) * self.num_nextn_predict_layers)
