@@ -2,7 +2,8 @@
 
     python bench/rows.py [--rounds 15] [--threads 2]
 
-The weights have the embedded model's shapes; each round goes through all of them once, so that they come from memory. The last line is one JSON document.
+The weights have the embedded model's shapes; each round goes through all of them once, so that they come from memory.
+The last line is one JSON document.
 """
 
 import argparse
