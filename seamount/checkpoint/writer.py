@@ -12,7 +12,7 @@ import numpy as np
 import torch
 
 from seamount.checkpoint.checkpoint_files import CONFIG_NAME, INDEX_NAME, NUMBERED_SHARD, SINGLE_NAME
-from seamount.checkpoint.safetensors_header import DTYPE_NAMES, build_header
+from seamount.checkpoint.safetensors_header import DTYPE_NAMES, LINE_BYTES, build_header
 from seamount.errors import CheckpointError
 
 SHARD_BYTES = 5_000_000_000
@@ -103,8 +103,11 @@ class CheckpointWriter:
             self._remove_partial()
 
     def _write_shard(self) -> None:
-        # Wide elements first, as every reader maps them: so each tensor lies on a multiple of its own element size.
-        ordered = dict(sorted(self.held.items(), key=lambda item: -item[1].dtype.itemsize))
+        # Whole cache lines first, as kernels read mapped weights by the line; then wide elements first, as every reader
+        # maps them: so each tensor lies on a multiple of its own element size.
+        ordered = dict(
+            sorted(self.held.items(), key=lambda item: (item[1].nbytes % LINE_BYTES != 0, -item[1].dtype.itemsize))
+        )
         with self._partial(f"{len(self.shards) + 1:05}").open("xb") as file:
             file.write(build_header(ordered))
             for tensor in ordered.values():

@@ -12,7 +12,9 @@ import sys
 
 import typer
 
+from seamount.cli.bench import bench
 from seamount.cli.chat import chat
+from seamount.cli.convert import convert
 from seamount.cli.evaluate import evaluate
 from seamount.cli.failures import FailingCleanly
 from seamount.cli.generate import generate
@@ -33,8 +35,10 @@ app.command("serve")(serve)
 app.command("chat")(chat)
 app.command("generate")(generate)
 app.command("inspect")(inspect)
+app.command("convert")(convert)
 app.command("init")(initialise)
 app.command("eval")(evaluate)
+app.add_typer(bench, name="bench")
 
 
 def main() -> None:

@@ -10,6 +10,7 @@ from seamount.cli.options import (
     EmbeddedModelArgument,
     JsonOption,
     MaxTokensOption,
+    QuantizeOption,
     SeedOption,
     TemperatureOption,
     TopPOption,
@@ -30,6 +31,7 @@ def chat(
     top_p: TopPOption = 0.95,
     seed: SeedOption = None,
     dtype: DtypeOption = None,
+    quantize: QuantizeOption = None,
     json: JsonOption = False,
 ) -> None:
     """Talk to a model. /reset forgets the conversation, /exit or Ctrl-D leaves, Ctrl-C stops an answer."""
@@ -37,7 +39,7 @@ def chat(
     from seamount.cli.loading import load_model
     from seamount.engine import Engine, SamplingParams
 
-    loaded = load_model(model, dtype)
+    loaded = load_model(model, dtype, quantize)
     if loaded.tokenizer is None or not loaded.tokenizer.has_chat_template:
         raise ConfigError(f"{model} has no chat template, so it cannot chat; use: seamount generate --raw")
     params = SamplingParams(max_tokens=max_tokens, temperature=temperature, top_p=top_p, seed=seed)

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from seamount.cli.options import DtypeOption, JsonOption, ModelArgument
+from seamount.cli.options import DtypeOption, JsonOption, ModelArgument, QuantizeOption
 from seamount.cli.output import print_json
 
 
@@ -19,6 +19,7 @@ def evaluate(
     tokens: Annotated[int, typer.Option("--tokens", min=2, help="Measure on this many first tokens.")] = 2048,
     window: Annotated[int, typer.Option("--window", min=2, help="Tokens per window; half of them overlap.")] = 512,
     dtype: DtypeOption = None,
+    quantize: QuantizeOption = None,
     json: JsonOption = False,
 ) -> None:
     """Measure a model's perplexity on a text."""
@@ -27,7 +28,7 @@ def evaluate(
     from seamount.evaluate import file_text, perplexity, shipped_texts
 
     texts = shipped_texts() if text is None else (file_text(text),)
-    loaded = load_model(model, dtype)
+    loaded = load_model(model, dtype, quantize)
     window = min(window, loaded.spec.context_length)
     results = []
     for one in texts:

@@ -10,6 +10,7 @@ from seamount.cli.options import (
     JsonOption,
     MaxTokensOption,
     ModelArgument,
+    QuantizeOption,
     SeedOption,
     TemperatureOption,
     TopPOption,
@@ -31,6 +32,7 @@ def generate(
     seed: SeedOption = None,
     stop: Annotated[list[str] | None, typer.Option("--stop", help="End before this text; may be repeated.")] = None,
     dtype: DtypeOption = None,
+    quantize: QuantizeOption = None,
     chat: Annotated[
         bool | None,
         typer.Option(
@@ -52,7 +54,7 @@ def generate(
     from seamount.engine import Engine, SamplingParams
 
     started = time.perf_counter()
-    loaded = load_model(model, dtype)
+    loaded = load_model(model, dtype, quantize)
     load_seconds = time.perf_counter() - started
     tokenizer = loaded.tokenizer
     if tokenizer is None:

@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 import typer
 
-from seamount.cli.options import JsonOption
+from seamount.cli.options import JsonOption, QuantizeOption
 from seamount.cli.output import print_json, progress_bar
 from seamount.errors import ConfigError
 
@@ -19,6 +19,7 @@ def initialise(
         list[str] | None,
         typer.Option("--set", metavar="KEY=VALUE", help="Change a config field; the value is JSON, else text."),
     ] = None,
+    quantize: QuantizeOption = None,
     json: JsonOption = False,
 ) -> None:
     """Write a random-weight checkpoint of a preset's shape, layer by layer, so that it may be larger than memory."""
@@ -28,7 +29,7 @@ def initialise(
 
     overrides = parse_settings(settings or [])
     with progress_bar(f"writing {preset}") as progress:
-        write_checkpoint(preset, directory, seed=seed, overrides=overrides, progress=progress)
+        write_checkpoint(preset, directory, seed=seed, overrides=overrides, quantize=quantize, progress=progress)
     counted = cost.parameters(load_spec(str(directory)))
     if json:
         print_json(
@@ -36,6 +37,7 @@ def initialise(
                 "preset": preset,
                 "directory": str(directory),
                 "seed": seed,
+                "quantize": quantize,
                 "overrides": overrides,
                 "parameters": counted.total,
                 "mtp_parameters": counted.mtp,

@@ -2,15 +2,16 @@
 
 import torch
 
-from seamount.cli.options import DtypeName
+from seamount.cli.options import DtypeName, FormatName
 from seamount.cli.output import progress_bar
 from seamount.models import Model, load
 
 
-def load_model(model: str, dtype: DtypeName | None) -> Model:
+def load_model(model: str, dtype: DtypeName | None, quantize: FormatName | None = None) -> Model:
     """The model, with a progress bar while its weights are read.
 
     Errors: those of `seamount.load`.
     """
     with progress_bar(f"loading {model}") as progress:
-        return load(model, dtype=None if dtype is None else getattr(torch, dtype.value), progress=progress)
+        kept = None if dtype is None else getattr(torch, dtype.value)
+        return load(model, dtype=kept, quantize=quantize, progress=progress)

@@ -14,11 +14,21 @@ class DtypeName(StrEnum):
     float16 = "float16"
 
 
+class FormatName(StrEnum):
+    """Formats of packed weights."""
+
+    int4 = "int4"
+    int8 = "int8"
+
+
 MODEL_HELP = 'A directory, a .gguf file, a hub id, or "embedded".'
 
 ModelArgument = Annotated[str, typer.Argument(metavar="MODEL", help=MODEL_HELP)]
 EmbeddedModelArgument = Annotated[str, typer.Argument(metavar="[MODEL]", help=MODEL_HELP)]
 DtypeOption = Annotated[DtypeName | None, typer.Option("--dtype", help="Number format; by default the checkpoint's.")]
+QuantizeOption = Annotated[
+    FormatName | None, typer.Option("--quantize", help="Pack weights that are not packed, in this format.")
+]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON document as the last line of stdout.")]
 MaxTokensOption = Annotated[int, typer.Option("--max-tokens", min=1, help="Longest answer, in tokens.")]
 TemperatureOption = Annotated[

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from seamount.cli.options import DtypeOption, EmbeddedModelArgument, JsonOption
+from seamount.cli.options import DtypeOption, EmbeddedModelArgument, JsonOption, QuantizeOption
 from seamount.cli.output import print_json
 
 
@@ -17,6 +17,7 @@ def serve(
         bool, typer.Option("--allow-remote", help="Allow an address that other machines can reach.")
     ] = False,
     dtype: DtypeOption = None,
+    quantize: QuantizeOption = None,
     json: JsonOption = False,
 ) -> None:
     """Serve a model over HTTP, as OpenAI's clients speak it, until Ctrl-C."""
@@ -24,7 +25,7 @@ def serve(
     from seamount.cli.loading import load_model
     from seamount.server import serve as serve_http
 
-    loaded = load_model(model, dtype)
+    loaded = load_model(model, dtype, quantize)
     # With --json, stdout is for the document alone.
     show = partial(typer.echo, err=json)
     serve_http(loaded, host=host, port=port, model_name=model, allow_remote=allow_remote, show=show)

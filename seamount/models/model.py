@@ -11,6 +11,7 @@ from seamount.errors import ContextOverflow, RequestError
 from seamount.models.parts.batch import Batch, Cache
 from seamount.models.parts.layer import Layer, MTPLayer
 from seamount.models.parts.linear import Embedding, Linear, RMSNorm
+from seamount.models.program import Program, supports
 from seamount.models.spec import ModelSpec
 from seamount.tokenizer import Tokenizer
 
@@ -29,6 +30,7 @@ class Model(nn.Module):
         self.norm = RMSNorm(spec.hidden_size, spec.rms_norm_eps)
         self.lm_head = None if spec.tie_word_embeddings else Linear(spec.hidden_size, spec.vocab_size)
         self.mtp = nn.ModuleList(MTPLayer(layer, spec, number) for number, layer in enumerate(spec.mtp_layers))
+        self._program: Program | None = None
 
     @property
     def dtype(self) -> torch.dtype:
@@ -54,6 +56,18 @@ class Model(nn.Module):
         head = self.embed_tokens.weight if self.lm_head is None else self.lm_head.weight
         return kernels.linear(hidden_TD, head).float()
 
+    def logits_at(self, tokens_T: Tensor, batch: Batch, wanted: Sequence[int]) -> Tensor:
+        """Logits after some of a flat batch's tokens: their places in it -> (wanted, W), float32. Caches grow.
+
+        A packed model runs here as one compiled step (see program.py), any other through its modules.
+        """
+        if self._program is None and supports(self):
+            self._program = Program(self)
+        if self._program is not None:
+            with torch.no_grad():
+                return self._program.logits(tokens_T, batch, wanted)
+        return self.head(self.hidden(tokens_T, batch)[list(wanted)])
+
     def logits(self, tokens_BT: Tensor) -> Tensor:
         """Next-token logits of whole sequences: (B, T) int64 -> (B, T, W) float32.
 
@@ -61,7 +75,7 @@ class Model(nn.Module):
         """
         B, T = self._check(tokens_BT)
         batch = Batch.fresh([T] * B, tokens_BT.device)
-        return self.head(self.hidden(tokens_BT.flatten(), batch)).unflatten(0, (B, T))
+        return self.logits_at(tokens_BT.flatten(), batch, range(B * T)).unflatten(0, (B, T))
 
     def mtp_logits(self, tokens_BT: Tensor) -> list[Tensor]:
         """What each MTP layer predicts: entry k - 1 is (B, T - k, W), at position i of the token i + k + 1.
@@ -99,8 +113,8 @@ class Model(nn.Module):
         """Run the next tokens of a cached sequence; the logits after the last of them: (W), float32."""
         tokens_T = torch.tensor(tokens, dtype=torch.int64, device=self.device)
         self._check(tokens_T[None])
-        hidden_TD = self.hidden(tokens_T, Batch.following(len(tokens), cache, self.device))
-        return self.head(hidden_TD[-1:])[0]
+        batch = Batch.following(len(tokens), cache, self.device)
+        return self.logits_at(tokens_T, batch, [len(tokens) - 1])[0]
 
     def generate(self, prompt: str | Sequence[int], max_tokens: int = 64) -> str | list[int]:
         """The greedy continuation of a text (as text) or of token ids (as ids); ends early where the model ends.

@@ -1,25 +1,42 @@
 """From a model to a checkpoint in Hugging Face layout: the slots of `load`, read the other way."""
 
+from collections.abc import Iterator
 from pathlib import Path
+
+from torch import Tensor
 
 from seamount.checkpoint import CheckpointWriter
 from seamount.models.model import Model
 from seamount.models.names import hugging_face
+from seamount.models.packed import packed_weights, stored_names
 
 
 def save(model: Model, directory: str | Path, *, overwrite: bool = False) -> None:
-    """Write weights, config.json and tokenizer so that `load`, and other systems, read the same model again.
+    """Write weights, config.json and tokenizer so that `load`, and for unpacked weights other systems, read them again.
 
     Weights are written in the model's dtype; what was FP8 or GGUF on loading is not encoded again, and config.json
-    then says so by having no quantization_config.
+    then says so by having no quantization_config. Packed weights are written packed, under our own names.
     Errors: CheckpointError for a directory that holds a checkpoint, unless `overwrite`.
     """
-    config = {name: value for name, value in model.config.items() if name not in ("quantization_config", "dtype")}
+    is_packed = any(True for _ in packed_weights(model))
+    left_out = ("dtype",) if is_packed else ("quantization_config", "dtype")
+    config = {name: value for name, value in model.config.items() if name not in left_out}
     config["torch_dtype"] = str(model.dtype).removeprefix("torch.")
-    parameters = dict(model.named_parameters())
     with CheckpointWriter(directory, config, overwrite=overwrite) as writer:
-        for slot in hugging_face(model.spec):
-            if slot.is_saved:
-                writer.add(slot.source, slot.view(parameters[slot.target]).detach())
+        for name, tensor in _packed_tensors(model) if is_packed else _published_tensors(model):
+            writer.add(name, tensor.detach())
         if model.tokenizer is not None:
             model.tokenizer.save(directory)
+
+
+def _published_tensors(model: Model) -> Iterator[tuple[str, Tensor]]:
+    parameters = dict(model.named_parameters())
+    for slot in hugging_face(model.spec):
+        if slot.is_saved:
+            yield slot.source, slot.view(parameters[slot.target])
+
+
+def _packed_tensors(model: Model) -> Iterator[tuple[str, Tensor]]:
+    yield from model.named_parameters()
+    for name, weight in packed_weights(model):
+        yield from zip(stored_names(name), (weight.blocks, weight.scale), strict=True)

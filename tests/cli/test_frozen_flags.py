@@ -5,15 +5,27 @@ import typer
 from seamount.cli import app
 
 FLAGS = {
-    "serve": {"model", "--host", "--port", "--allow-remote", "--dtype", "--json"},
-    "chat": {"model", "--system", "--max-tokens", "--temperature", "--top-p", "--seed", "--dtype", "--json"},
+    "serve": {"model", "--host", "--port", "--allow-remote", "--dtype", "--quantize", "--json"},
+    "chat": {
+        "model",
+        "--system",
+        "--max-tokens",
+        "--temperature",
+        "--top-p",
+        "--seed",
+        "--dtype",
+        "--quantize",
+        "--json",
+    },
     "generate": {
-        *("model", "prompt", "--max-tokens", "--temperature", "--top-p", "--seed", "--stop", "--dtype"),
+        *("model", "prompt", "--max-tokens", "--temperature", "--top-p", "--seed", "--stop", "--dtype", "--quantize"),
         *("--chat", "--raw", "--json"),
     },
+    "bench": set(),
     "inspect": {"model", "--dtype", "--json"},
-    "init": {"preset", "directory", "--seed", "--set", "--json"},
-    "eval": {"model", "--text", "--tokens", "--window", "--dtype", "--json"},
+    "convert": {"model", "directory", "--to", "--overwrite", "--json"},
+    "init": {"preset", "directory", "--seed", "--set", "--quantize", "--json"},
+    "eval": {"model", "--text", "--tokens", "--window", "--dtype", "--quantize", "--json"},
 }
 
 
@@ -33,3 +45,12 @@ def test_verbs_and_flags():
         for verb, command in commands.items()
     }
     assert found == FLAGS
+
+
+def test_what_can_be_measured():
+    group = typer.main.get_command(app).commands["bench"]
+    found = {
+        name: {flag for parameter in command.params for flag in parameter.opts}
+        for name, command in group.commands.items()
+    }
+    assert {name: flags - {"--help"} for name, flags in found.items()} == {"limits": {"--json"}}

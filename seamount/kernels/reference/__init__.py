@@ -1,16 +1,30 @@
 """The specification of every operation, in plain torch: what each faster kernel is tested against."""
 
 from seamount.kernels.reference.attention import causal_attention, expanded_latent_attention, latent_attention
-from seamount.kernels.reference.dense import linear, rms_norm, swiglu
+from seamount.kernels.reference.dense import head_linear, linear, log_softmax, rms_norm, swiglu
 from seamount.kernels.reference.experts import grouped_experts
+from seamount.kernels.reference.packed import (
+    packed_feed_forward,
+    packed_heads,
+    packed_linear,
+    packed_mixture,
+    packed_product,
+)
 from seamount.kernels.reference.rotary import rotate
 
 __all__ = [
     "causal_attention",
     "expanded_latent_attention",
     "grouped_experts",
+    "head_linear",
     "latent_attention",
     "linear",
+    "log_softmax",
+    "packed_feed_forward",
+    "packed_heads",
+    "packed_linear",
+    "packed_mixture",
+    "packed_product",
     "rms_norm",
     "rotate",
     "swiglu",

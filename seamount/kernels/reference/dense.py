@@ -1,4 +1,4 @@
-"""Operations on one row at a time: linear, RMS norm, SwiGLU."""
+"""Operations on one row at a time: linear, RMS norm, SwiGLU, log-softmax."""
 
 import torch
 from torch import Tensor
@@ -8,6 +8,11 @@ from torch.nn import functional as F
 def linear(x_TD: Tensor, weight_FD: Tensor, bias_F: Tensor | None = None) -> Tensor:
     """`x W^T + b`, in the dtype of `x`."""
     return F.linear(x_TD, weight_FD, bias_F)
+
+
+def head_linear(x_THK: Tensor, weight_HNK: Tensor) -> Tensor:
+    """Each head's own `x W^T`: (T, H, K) with (H, N, K) -> (T, H, N)."""
+    return torch.einsum("thk,hnk->thn", x_THK, weight_HNK)
 
 
 def rms_norm(x_TD: Tensor, weight_D: Tensor, eps: float) -> Tensor:
@@ -24,3 +29,8 @@ def swiglu(gate_up_T2F: Tensor) -> Tensor:
     """`silu(gate) * up` of rows that hold gate and up side by side: (T, 2F) -> (T, F)."""
     gate_TF, up_TF = gate_up_T2F.chunk(2, dim=-1)
     return F.silu(gate_TF) * up_TF
+
+
+def log_softmax(logits_TW: Tensor) -> Tensor:
+    """Log-probabilities over the last dimension, in float32."""
+    return F.log_softmax(logits_TW.float(), dim=-1)

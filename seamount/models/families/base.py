@@ -88,6 +88,14 @@ class _Fp8(Config):
     scale_fmt: Literal["ue8m0"] | None = None
 
 
+class PackedConfig(Config):
+    """Our own packed weights. Another version's layout or names differ, so it is not read."""
+
+    quant_method: Literal["seamount"]
+    format: Literal["int4", "int8"]
+    version: Literal[1]
+
+
 class FamilyConfig(Config):
     """The fields that every family has, under their published names."""
 
@@ -106,7 +114,7 @@ class FamilyConfig(Config):
     tie_word_embeddings: bool = False
     rope_theta: PositiveFloat = 10_000.0
     rope_scaling: RopeScaling = _NoScaling(rope_type="default")
-    quantization_config: _Fp8 | None = None
+    quantization_config: Annotated[_Fp8 | PackedConfig, Field(discriminator="quant_method")] | None = None
 
     @model_validator(mode="before")
     @classmethod

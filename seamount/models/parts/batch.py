@@ -32,13 +32,25 @@ class Cache:
         `length` moves on only when every layer is written: see `advance`.
         Errors: ContextOverflow beyond the capacity.
         """
-        stop = self.length + rows_TX.shape[0]
-        if stop > self.capacity:
-            raise ContextOverflow(f"the cache holds {self.capacity} tokens and {stop} are needed; make it larger")
+        stop = self._checked(rows_TX.shape[0])
         if stop > self._rows[layer].shape[0]:
             self._rows[layer] = self._grown(self._rows[layer], stop)
         self._rows[layer][self.length : stop] = rows_TX
         return self._rows[layer][:stop]
+
+    def reserve(self, count: int) -> None:
+        """Make room in every layer for so many more tokens, for kernels that write the rows themselves.
+
+        Errors: ContextOverflow beyond the capacity.
+        """
+        stop = self._checked(count)
+        for layer, rows in enumerate(self._rows):
+            if stop > rows.shape[0]:
+                self._rows[layer] = self._grown(rows, stop)
+
+    def address(self, layer: int) -> int:
+        """Where a layer's first row stands in memory."""
+        return self._rows[layer].data_ptr()
 
     def advance(self, count: int) -> None:
         """Count the newest rows as cached."""
@@ -48,6 +60,12 @@ class Cache:
     def nbytes(self) -> int:
         """Bytes that all layers' rows take now."""
         return sum(rows.nbytes for rows in self._rows)
+
+    def _checked(self, count: int) -> int:
+        stop = self.length + count
+        if stop > self.capacity:
+            raise ContextOverflow(f"the cache holds {self.capacity} tokens and {stop} are needed; make it larger")
+        return stop
 
     def _grown(self, rows_SX: Tensor, needed: int) -> Tensor:
         size = min(self.capacity, max(needed, 2 * rows_SX.shape[0], _FIRST_ROWS))

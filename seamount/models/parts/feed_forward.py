@@ -19,7 +19,7 @@ class DenseFeedForward(nn.Module):
 
     def forward(self, x_TD: Tensor) -> Tensor:
         """(T, D) -> (T, D)."""
-        return self.down_proj(kernels.swiglu(self.gate_up_proj(x_TD)))
+        return kernels.feed_forward(x_TD, self.gate_up_proj.weight, self.down_proj.weight)
 
 
 class Experts(nn.Module):
@@ -54,8 +54,12 @@ class MixtureOfExperts(nn.Module):
     def forward(self, x_TD: Tensor) -> Tensor:
         """(T, D) -> (T, D)."""
         expert_TK, weight_TK = self.gate(x_TD)
+        gate_up, down, shared = self.experts.gate_up_proj, self.experts.down_proj, self.shared_experts
+        if isinstance(gate_up, kernels.Packed):
+            weights = None if shared is None else (shared.gate_up_proj.weight, shared.down_proj.weight)
+            return kernels.packed_mixture(x_TD, expert_TK, weight_TK, gate_up, down, weights)
         routed_TD = self.experts(x_TD, expert_TK, weight_TK)
-        return routed_TD if self.shared_experts is None else routed_TD + self.shared_experts(x_TD)
+        return routed_TD if shared is None else routed_TD + shared(x_TD)
 
 
 def feed_forward(spec: DenseSpec | MoESpec, hidden_size: int) -> nn.Module:

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from seamount import kernels
+from seamount.kernels.packing import Packed, unpack
 from seamount.models.parts.batch import Batch
 from seamount.models.parts.linear import Linear, RMSNorm
 from seamount.models.spec import MLASpec
@@ -33,6 +34,9 @@ class LatentAttention(nn.Module):
             self.q_b_proj = Linear(spec.q_lora_rank, query_dim)
         self.kv_a_proj_with_mqa = Linear(hidden_size, C + R, bias=spec.bias)
         self.kv_a_layernorm = RMSNorm(C, spec.latent_norm_eps)
+        # Packed, these two stand for kv_b_proj: (H, C, N) and (H, V, C).
+        self.w_uk: Packed | None = None
+        self.w_uv: Packed | None = None
         self.kv_b_proj = Linear(C, H * (spec.qk_nope_head_dim + spec.v_head_dim))
         self.o_proj = Linear(H * spec.v_head_dim, hidden_size, bias=spec.bias)
 
@@ -57,16 +61,28 @@ class LatentAttention(nn.Module):
         return q_TX.unflatten(-1, (self.spec.num_attention_heads, -1))
 
     def _absorbed(self, q_nope_THN: Tensor, q_rope_THR: Tensor, rows_TQ: Tensor, batch: Batch) -> Tensor:
-        spec, kv_b_HYC = self.spec, self._kv_b_HYC()
-        w_uk_HNC, w_uv_HVC = kv_b_HYC.split((spec.qk_nope_head_dim, spec.v_head_dim), dim=1)
-        q_THQ = torch.cat((torch.einsum("thn,hnc->thc", q_nope_THN, w_uk_HNC), q_rope_THR), dim=-1)
+        spec = self.spec
+        q_THQ = torch.cat((self._query_to_latent(q_nope_THN), q_rope_THR), dim=-1)
         out_THC = torch.cat(
             [
                 kernels.latent_attention(q_THQ[place], rows_SQ, spec.kv_lora_rank, spec.softmax_scale)
                 for place, rows_SQ in batch.sequences(self.layer, rows_TQ)
             ]
         )
-        return torch.einsum("thc,hvc->thv", out_THC, w_uv_HVC)
+        return self._latent_to_value(out_THC)
+
+    def _query_to_latent(self, q_nope_THN: Tensor) -> Tensor:
+        """W_UK^T q of each head: (T, H, N) -> (T, H, C)."""
+        if self.w_uk is not None:
+            return kernels.packed_heads(q_nope_THN, self.w_uk)
+        w_uk_HNC = self._kv_b_HYC()[:, : self.spec.qk_nope_head_dim]
+        return kernels.head_linear(q_nope_THN, w_uk_HNC.transpose(1, 2))
+
+    def _latent_to_value(self, out_THC: Tensor) -> Tensor:
+        """W_UV c of each head: (T, H, C) -> (T, H, V)."""
+        if self.w_uv is not None:
+            return kernels.packed_heads(out_THC, self.w_uv)
+        return kernels.head_linear(out_THC, self._kv_b_HYC()[:, self.spec.qk_nope_head_dim :])
 
     def _expanded(self, q_nope_THN: Tensor, q_rope_THR: Tensor, rows_TQ: Tensor, batch: Batch) -> Tensor:
         q_THX, kv_b_HYC = torch.cat((q_nope_THN, q_rope_THR), dim=-1), self._kv_b_HYC()
@@ -80,4 +96,7 @@ class LatentAttention(nn.Module):
         )
 
     def _kv_b_HYC(self) -> Tensor:
+        if self.w_uk is not None and self.w_uv is not None:
+            parts = unpack(self.w_uk).transpose(1, 2), unpack(self.w_uv)
+            return torch.cat(parts, dim=1).to(self.kv_a_layernorm.weight.dtype)
         return self.kv_b_proj.weight.unflatten(0, (self.spec.num_attention_heads, -1))

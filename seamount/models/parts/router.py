@@ -2,8 +2,8 @@
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
+from seamount import kernels
 from seamount.models.spec import MoESpec
 
 
@@ -27,7 +27,7 @@ class Router(nn.Module):
     def forward(self, x_TD: Tensor) -> tuple[Tensor, Tensor]:
         """The chosen experts (T, K), int64, and their weights (T, K), float32."""
         spec = self.spec
-        logits_TE = F.linear(x_TD.float(), self.weight.float())
+        logits_TE = kernels.linear(x_TD.float(), self.weight.float())
         score_TE = logits_TE.sigmoid() if spec.scoring_func == "sigmoid" else logits_TE.softmax(-1)
         expert_TK = self._choose(score_TE.detach()).topk(spec.num_experts_per_tok, dim=-1).indices
         weight_TK = score_TE.gather(-1, expert_TK)

@@ -1,0 +1,255 @@
+"""What each weight format costs in quality: error of the weights, and perplexity and divergence of the embedded model.
+
+    python bench/quality.py [--ggml libggml-base.so] [--tokens 1024] [--only NAME,...] [--synthetic]
+
+Every product takes quantised weights and quantised activations, in float32 otherwise, so that nothing but the format
+counts: ours with int8 activations for each token, llama.cpp's types with int8 activations for each 32 numbers, as it
+computes. llama.cpp's IQ types are encoded by its own library (`--ggml`), the others by the package gguf.
+Divergence is the mean of KL(unquantised || quantised) over all positions, in nats: far less noisy than perplexity.
+The embedded model's stored weights are Q4_1 themselves, with groups of 32 inputs; encoding them so again is free, and
+is no measure of that type. The last line is one JSON document.
+"""
+
+import argparse
+import ctypes
+import json
+import math
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import gguf
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+import seamount
+from seamount import kernels
+from seamount.evaluate import shipped_texts
+from seamount.kernels import packing
+from seamount.models import Model
+
+WINDOW = 512
+LLAMA_BITS = {"Q4_0": 4.5, "Q4_1": 5.0, "IQ4_NL": 4.5, "IQ4_XS": 4.25, "Q8_0": 8.5}
+
+Encode = Callable[[Tensor], Tensor]  # a weight (N, K) as the format gives it back, float32
+
+
+@dataclass(frozen=True)
+class Case:
+    """One row of the result: how weights, activations, and the head's two are encoded."""
+
+    bits: float
+    weight: Encode
+    activation: Encode
+    head_weight: Encode
+    head_activation: Encode
+    kinds: tuple[str, ...] = ("qkv_proj", "o_proj", "gate_up_proj", "down_proj", "head")
+
+
+def exact(x: Tensor) -> Tensor:
+    """Not quantised."""
+    return x
+
+
+def ours(format: packing.Format) -> Encode:
+    """One of our packed formats."""
+    return lambda weight_NK: packing.unpack(packing.pack(weight_NK, format))
+
+
+def per_token(x_TD: Tensor) -> Tensor:
+    """int8 with one scale a token."""
+    code_TD, scale_T = packing.quantise_rows(x_TD)
+    return code_TD.float() * scale_T[:, None]
+
+
+def per_token_twice(x_TD: Tensor) -> Tensor:
+    """Two int8 planes: the second holds what the first left."""
+    first_TD = per_token(x_TD)
+    return first_TD + per_token(x_TD - first_TD)
+
+
+def per_32(x_TD: Tensor) -> Tensor:
+    """int8 with one scale for 32 numbers, as llama.cpp's Q8_0."""
+    return per_token(x_TD.reshape(-1, 32)).view(x_TD.shape)
+
+
+def llama(name: str, library: ctypes.CDLL | None) -> Encode:
+    """A type of llama.cpp, encoded and decoded again."""
+    kind = gguf.GGMLQuantizationType[name]
+
+    def encode(weight_NK: Tensor) -> Tensor:
+        N, K = weight_NK.shape
+        block, size = gguf.GGML_QUANT_SIZES[kind]
+        chosen = kind
+        if K % block:  # as llama.cpp does where a super-block does not divide the row
+            chosen, (block, size) = gguf.GGMLQuantizationType.IQ4_NL, gguf.GGML_QUANT_SIZES[20]
+        source = np.ascontiguousarray(weight_NK.float().numpy())
+        if library is None:
+            code = gguf.quants.quantize(source, chosen)
+        else:
+            code = np.empty((N, K // block * size), np.uint8)
+            library.ggml_quantize_chunk(
+                ctypes.c_int(chosen),
+                source.ctypes.data_as(ctypes.c_void_p),
+                code.ctypes.data_as(ctypes.c_void_p),
+                *(ctypes.c_int64(0), ctypes.c_int64(N), ctypes.c_int64(K)),
+                ctypes.c_void_p(None),
+            )
+        return torch.from_numpy(gguf.quants.dequantize(code, chosen))
+
+    return encode
+
+
+def cases(library: ctypes.CDLL | None) -> dict[str, Case]:
+    """All rows."""
+    int4, int8 = ours("int4"), ours("int8")
+    rows = {
+        "int4": Case(4.25, int4, per_token, int8, per_token),
+        "int4, head int4": Case(4.25, int4, per_token, int4, per_token),
+        "int4, activations exact": Case(4.25, int4, exact, int8, exact),
+        "int8": Case(8, int8, per_token, int8, per_token),
+        "int8, activations exact": Case(8, int8, exact, int8, exact),
+        "only activations": Case(32, exact, per_token, exact, per_token),
+        "only activations, two planes": Case(32, exact, per_token_twice, exact, per_token_twice),
+        "only activations, 32": Case(32, exact, per_32, exact, per_32),
+    }
+    for kind in ("qkv_proj", "o_proj", "gate_up_proj", "down_proj", "head"):
+        rows[f"only activations, {kind}"] = Case(32, exact, per_token, exact, per_token, (kind,))
+    q8 = llama("Q8_0", library)
+    for name, bits in LLAMA_BITS.items():
+        if library is not None or not name.startswith("IQ"):
+            rows[name] = Case(bits, llama(name, library), per_32, q8, per_32)
+    return rows
+
+
+class Encoded:
+    """The layers' weights as formats give them back; the last format's are kept for the next case."""
+
+    def __init__(self, model: Model) -> None:
+        self.modules = {name: module for name, module in model.layers.named_modules() if name.endswith("_proj")}
+        self.plain = {name: module.weight for name, module in self.modules.items()}
+        self.format: Encode = exact
+        self.weights: dict[str, Tensor] = {}
+        self.error = 0.0
+
+    def encode(self, format: Encode) -> None:
+        """Work out `weights`, and `error`: the root of the mean over all weights of |W' - W|^2 / |W|^2."""
+        if format is not self.format:
+            self.weights, errors = {}, []
+            for name, weight in self.plain.items():
+                self.weights[name] = format(weight.detach())
+                difference = self.weights[name] - weight.detach()
+                errors.append(float(difference.square().sum() / weight.detach().square().sum()))
+            self.format, self.error = format, math.sqrt(sum(errors) / len(errors))
+        elif format is exact:
+            self.weights, self.error = {name: weight.detach() for name, weight in self.plain.items()}, 0.0
+
+
+@contextmanager
+def encoded(model: Model, weights: Encoded, case: Case) -> Iterator[None]:
+    """The model with its products replaced; undone at the end."""
+    weights.encode(case.weight)
+    kind_of: dict[int, str] = {}
+    for name, module in weights.modules.items():
+        kind = name.rsplit(".", 1)[-1]
+        if kind in case.kinds:
+            module.weight = nn.Parameter(weights.weights[name], requires_grad=False)
+            kind_of[id(module.weight)] = kind
+    table = model.embed_tokens.weight
+    head = case.head_weight(table.detach()) if "head" in case.kinds else table
+    plain = kernels.linear
+
+    def linear(x_TD: Tensor, weight_FD: Tensor, bias_F: Tensor | None = None) -> Tensor:
+        if weight_FD is table:
+            x_TD = case.head_activation(x_TD) if "head" in case.kinds else x_TD
+            return functional.linear(x_TD, head)
+        return functional.linear(case.activation(x_TD) if id(weight_FD) in kind_of else x_TD, weight_FD, bias_F)
+
+    kernels.linear = linear
+    try:
+        yield
+    finally:
+        kernels.linear = plain
+        for name, module in weights.modules.items():
+            module.weight = weights.plain[name]
+
+
+@torch.inference_mode()
+def measure(model: Model, windows: list[Tensor], wanted: list[Tensor]) -> dict[str, float]:
+    """Perplexity and divergence over all windows; `wanted` are the unquantised model's log-probabilities."""
+    nats = divergence = 0.0
+    count = 0
+    for tokens_T, wanted_TW in zip(windows, wanted, strict=True):
+        log_TW = model.logits(tokens_T[None])[0].log_softmax(-1)
+        nats -= float(log_TW[:-1].gather(1, tokens_T[1:, None]).double().sum())
+        divergence += float((wanted_TW.exp() * (wanted_TW - log_TW)).sum(-1).double().sum())
+        count += len(tokens_T)
+    return {"perplexity": math.exp(nats / (count - len(windows))), "divergence": divergence / count}
+
+
+def synthetic() -> dict[str, Tensor]:
+    """Weights of several distributions, (512, 2048)."""
+    generator = torch.Generator().manual_seed(0)
+    normal = torch.randn(512, 2048, generator=generator)
+    torch.manual_seed(0)
+    columns, rows = normal.clone(), normal * torch.randn(512, 1, generator=generator).exp()
+    columns[:, ::97] *= 8
+    return {
+        "normal": normal,
+        "student-t, 5": torch.distributions.StudentT(5.0).sample(normal.shape),
+        "student-t, 3": torch.distributions.StudentT(3.0).sample(normal.shape),
+        "outlier columns": columns,
+        "uneven rows": rows,
+        "uneven columns": normal * (torch.randn(2048, generator=generator) / 2).exp(),
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--ggml", help="llama.cpp's libggml-base, to encode its types")
+    parser.add_argument("--tokens", type=int, default=1024, help="of each of two texts")
+    parser.add_argument("--only", help="names of rows, by commas")
+    parser.add_argument("--synthetic", action="store_true", help="errors of synthetic weights only")
+    arguments = parser.parse_args()
+    library = ctypes.CDLL(arguments.ggml) if arguments.ggml else None
+    if library is not None:
+        library.ggml_quantize_chunk.restype = ctypes.c_size_t
+    rows = cases(library)
+    if arguments.only:
+        rows = {name: rows[name] for name in arguments.only.split(",")}
+    results: dict[str, dict[str, float]] = {}
+    if arguments.synthetic:
+        weights = synthetic()
+        for name, encode in {"int4": ours("int4"), "int8": ours("int8")} | {
+            name: llama(name, library) for name in LLAMA_BITS if library is not None or not name.startswith("IQ")
+        }.items():
+            results[name] = {kind: float((encode(w) - w).norm() / w.norm()) for kind, w in weights.items()}
+            print(f"{name:<8}", *(f"{kind} {error:.3%} " for kind, error in results[name].items()), flush=True)
+        print(json.dumps({"bench": "quality", "synthetic": results}))
+        return
+    model = seamount.load("embedded", dtype="float32")
+    assert model.tokenizer is not None
+    windows = [
+        window_T
+        for text in shipped_texts()
+        for window_T in torch.tensor(model.tokenizer.encode(text.content)[: arguments.tokens]).split(WINDOW)
+    ]
+    with torch.inference_mode():
+        wanted = [model.logits(tokens_T[None])[0].log_softmax(-1) for tokens_T in windows]
+    results["unquantised"] = measure(model, windows, wanted)
+    print(f"{'format':<32}{'bits':>6}{'weight error':>14}{'perplexity':>12}{'divergence':>12}")
+    print(f"{'unquantised':<32}{32:>6}{0:>14.3%}{results['unquantised']['perplexity']:>12.4f}{0:>12.5f}")
+    weights = Encoded(model)
+    for name, case in rows.items():
+        with encoded(model, weights, case):
+            results[name] = {"bits": case.bits, "weight_error": weights.error, **measure(model, windows, wanted)}
+        shown = results[name]
+        figures = f"{weights.error:>14.3%}{shown['perplexity']:>12.4f}{shown['divergence']:>12.5f}"
+        print(f"{name:<32}{case.bits:>6}{figures}", flush=True)
+    print(json.dumps({"bench": "quality", "window": WINDOW, "tokens": sum(map(len, windows)), "results": results}))
+
+
+if __name__ == "__main__":
+    main()

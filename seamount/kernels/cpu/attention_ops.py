@@ -1,0 +1,259 @@
+"""Attention as single operations, float32 and bfloat16, over rows that stand one after the other.
+
+bfloat16 is attention.py's arithmetic. float32 has its structure: pages of 64 rows folded one by one, segments of 512
+rows folded in order; scores as float32.py adds them, outputs by one chain of fused multiply-adds over a page's rows.
+A query's result depends on its own rows alone, however many queries share the work.
+"""
+
+import numpy as np
+import torch
+from numba import njit
+from torch import Tensor
+from torch.nn import functional as F
+
+from seamount.kernels.cpu import attention, float32
+from seamount.kernels.cpu.attention import COLUMNS, PAGE, SEGMENT, begin, finish, fold, pack_queries
+from seamount.kernels.cpu.bfloat16 import CONFIGURATIONS
+from seamount.kernels.cpu.dense import counters, next_unit
+from seamount.kernels.cpu.launch import all_workers, argument, launch
+from seamount.kernels.cpu.partial import load_part, load_some_floats, store_part
+from seamount.kernels.cpu.rowwise import exp
+from seamount.kernels.cpu.tiles import configure_tiles, release_tiles
+from seamount.kernels.cpu.vector import (
+    add,
+    bits_to_float,
+    floats,
+    fma,
+    keep_lanes,
+    larger,
+    load_floats,
+    max_lanes,
+    multiply,
+    read_float,
+    store_floats,
+    subtract,
+    sum_lanes,
+    write_float,
+    write_int32,
+)
+
+_LOW, _ZERO = np.float32(-1e30), np.float32(0)
+# Fewer units than this for each worker, and the rows are divided among the workers too.
+_SPLIT_UNITS = 4
+
+# The arguments of the kernel, in order.
+(
+    IS_BFLOAT16, Q, OUT, TOKENS, HEADS, GROUPS, KEY_DIM, QUERY_DIM, VALUE_DIM, ROWS, BASE, ROW_BYTES, VALUE_AT,
+    KEY_STEP, VALUE_STEP, SCALE, PAGES, CONFIGURATION, COUNTERS, STATES, STATE_BYTES, SEGMENTS,
+) = range(22)  # fmt: skip
+
+
+@njit
+def _fold_page(scores, seen, scale, state, column, values, row_bytes, value_dim):
+    """Fold the first `seen` rows of a page into one column of a state."""
+    old = read_float(state + column * 4)
+    best = floats(old)
+    for i in range(0, seen, 16):
+        v = multiply(load_some_floats(scores + i * 4, seen - i), floats(scale))
+        v = keep_lanes(v, seen - i, _LOW)
+        store_floats(scores + i * 4, v)
+        best = larger(v, best)
+    most = max_lanes(best)
+    total = floats(_ZERO)
+    for i in range(0, seen, 16):
+        v = keep_lanes(exp(subtract(load_floats(scores + i * 4), floats(most))), seen - i, _ZERO)
+        store_floats(scores + i * 4, v)
+        total = add(total, v)
+    factor = exp(subtract(floats(old), floats(most)))
+    write_float(state + column * 4, most)
+    place = state + 64 + column * 4
+    write_float(place, read_float(place) * max_lanes(factor) + sum_lanes(total))
+    width = (value_dim + 15) // 16 * 16
+    out = state + 128 + column * width * 4
+    for i in range(0, value_dim, 16):
+        v = multiply(load_floats(out + i * 4), factor)
+        for row in range(seen):
+            v = fma(floats(read_float(scores + row * 4)), load_part(values + row * row_bytes, i, value_dim, False), v)
+        store_floats(out + i * 4, v)
+
+
+@njit
+def _segment(arguments, group, first, last, start, heads, columns, queries, state, scratch):
+    """Fold the rows first .. last - 1 into float32 columns: column j is token `start + j // heads`."""
+    row_bytes, key_dim = argument(arguments, ROW_BYTES), argument(arguments, KEY_DIM)
+    before = argument(arguments, ROWS) - argument(arguments, TOKENS) + 1
+    for page in range(first // PAGE, (last + PAGE - 1) // PAGE):
+        rows = min(PAGE, last - page * PAGE)
+        place = argument(arguments, BASE) + page * PAGE * row_bytes
+        keys = place + group * argument(arguments, KEY_STEP)
+        float32.products(queries, key_dim * 4, columns, keys, row_bytes, rows, key_dim, scratch, PAGE * 4)
+        values = place + argument(arguments, VALUE_AT) + group * argument(arguments, VALUE_STEP)
+        for column in range(columns):
+            seen = min(rows, before + start + column // heads - page * PAGE)
+            if seen > 0:
+                scale = bits_to_float(argument(arguments, SCALE))
+                scores = scratch + column * PAGE * 4
+                _fold_page(scores, seen, scale, state, column, values, row_bytes, argument(arguments, VALUE_DIM))
+
+
+@njit(forceinline=True)
+def _unit(arguments, unit):
+    """First token, tokens, key-value head, first head and heads of a unit: up to 16 queries that read the same keys."""
+    per_group = argument(arguments, HEADS) // argument(arguments, GROUPS)
+    pieces, together = (per_group + COLUMNS - 1) // COLUMNS, max(1, COLUMNS // per_group)
+    part = unit % (argument(arguments, GROUPS) * pieces)
+    start = unit // (argument(arguments, GROUPS) * pieces) * together
+    group, piece = part // pieces, part % pieces
+    heads = min(COLUMNS, per_group - piece * COLUMNS)
+    return (
+        start,
+        min(together, argument(arguments, TOKENS) - start),
+        group,
+        group * per_group + piece * COLUMNS,
+        heads,
+    )
+
+
+@njit(forceinline=True)
+def _units(arguments):
+    per_group = argument(arguments, HEADS) // argument(arguments, GROUPS)
+    pieces, together = (per_group + COLUMNS - 1) // COLUMNS, max(1, COLUMNS // per_group)
+    return (argument(arguments, TOKENS) + together - 1) // together * argument(arguments, GROUPS) * pieces
+
+
+@njit
+def _attend(arguments, unit, first_segment, last_segment, state, scratch):
+    """Fold some segments of a unit's rows into `state`; behind it there is room for another."""
+    start, tokens, group, head, heads = _unit(arguments, unit)
+    is_bfloat16, dim = argument(arguments, IS_BFLOAT16) != 0, argument(arguments, QUERY_DIM)
+    size = dim * (2 if is_bfloat16 else 4)
+    head_count, columns = argument(arguments, HEADS), tokens * heads
+    q = argument(arguments, Q) + (start * head_count + head) * size
+    row, value_dim = argument(arguments, ROW_BYTES), argument(arguments, VALUE_DIM)
+    before = argument(arguments, ROWS) - argument(arguments, TOKENS) + 1
+    rows = before + start + tokens - 1
+    limits, queries = scratch, scratch + 64
+    space = queries + COLUMNS * size
+    if is_bfloat16:
+        for column in range(COLUMNS):
+            limit = before + start + column // heads if column < columns else 0
+            write_int32(limits + column * 4, np.int32(limit))
+        pack_queries(q, columns, heads, head_count * size, size, dim, space, queries)
+    else:
+        for column in range(columns):
+            place = q + (column // heads * head_count + column % heads) * size
+            for i in range(0, dim, 16):
+                store_part(queries + column * size, i, dim, False, load_part(place, i, dim, False))
+    newer = state + argument(arguments, STATE_BYTES)
+    for segment in range(first_segment, min(last_segment, (rows + SEGMENT - 1) // SEGMENT)):
+        place = state if segment == first_segment else newer
+        begin(place, value_dim)
+        first, last = segment * SEGMENT, min(rows, (segment + 1) * SEGMENT)
+        if is_bfloat16:
+            attention.segment(
+                argument(arguments, BASE), argument(arguments, PAGES), PAGE * row, row,
+                group * argument(arguments, KEY_STEP), argument(arguments, KEY_DIM),
+                argument(arguments, VALUE_AT) + group * argument(arguments, VALUE_STEP), value_dim, first, last,
+                limits, bits_to_float(argument(arguments, SCALE)), queries, place, space,
+            )  # fmt: skip
+        else:
+            _segment(arguments, group, first, last, start, heads, columns, queries, place, space)
+        if segment > first_segment:
+            fold(state, place, value_dim)
+
+
+@njit
+def _finish(arguments, unit, state, scratch):
+    start, tokens, _, head, heads = _unit(arguments, unit)
+    is_bfloat16, dim = argument(arguments, IS_BFLOAT16) != 0, argument(arguments, VALUE_DIM)
+    for column in range(tokens * heads):
+        finish(state, dim, column, scratch)
+        query = (start + column // heads) * argument(arguments, HEADS) + head + column % heads
+        out = argument(arguments, OUT) + query * dim * (2 if is_bfloat16 else 4)
+        for i in range(0, dim, 16):
+            store_part(out, i, dim, is_bfloat16, load_floats(scratch + i * 4))
+
+
+def _attention(arguments, phase, worker, workers):
+    """Units of queries; where rows are divided too, phase 0 takes units of one segment and phase 1 folds them."""
+    segments, size = argument(arguments, SEGMENTS), argument(arguments, STATE_BYTES)
+    key_dim, value_dim = argument(arguments, KEY_DIM), argument(arguments, VALUE_DIM)
+    need = attention.scratch_bytes(key_dim, value_dim) + 2 * size + argument(arguments, QUERY_DIM) * 64 + 8192
+    memory = np.empty(need, np.uint8)
+    state = np.int64(memory.ctypes.data)
+    scratch = state + 2 * size
+    counter = argument(arguments, COUNTERS) + phase * 64
+    is_bfloat16, is_split, units = argument(arguments, IS_BFLOAT16) != 0, segments > 0, _units(arguments)
+    if is_bfloat16:
+        configure_tiles(argument(arguments, CONFIGURATION))
+    count = units * segments if is_split and phase == 0 else units
+    unit = worker
+    while unit < count:
+        if not is_split:
+            _attend(arguments, unit, 0, argument(arguments, ROWS), state, scratch)
+            _finish(arguments, unit, state, scratch)
+        elif phase == 0:
+            first = unit % segments
+            _attend(arguments, unit // segments, first, first + 1, argument(arguments, STATES) + unit * size, scratch)
+        else:
+            states = argument(arguments, STATES) + unit * segments * size
+            start, tokens, _, _, _ = _unit(arguments, unit)
+            rows = argument(arguments, ROWS) - argument(arguments, TOKENS) + start + tokens
+            for segment in range(1, (rows + SEGMENT - 1) // SEGMENT):
+                fold(states, states + segment * size, value_dim)
+            _finish(arguments, unit, states, scratch)
+        unit = next_unit(counter)
+    if is_bfloat16:
+        release_tiles()
+    memory[0] = 0  # whatever was read through the address, the memory lives until here
+
+
+def _attended(
+    q_THN: Tensor, rows: Tensor, value_at: int, steps: tuple[int, int], value_dim: int, G: int, scale: float
+) -> Tensor:
+    """All queries over `rows`: (T, H, N) -> (T, H, value_dim). `value_at` and `steps` (key's and value's) are bytes."""
+    (T, H, N), S = q_THN.shape, rows.shape[0]
+    assert 0 < T <= S, f"{T} queries are the last of {S} rows"
+    assert H % G == 0, f"{H} heads share {G} key-value heads"
+    is_bfloat16 = q_THN.dtype is torch.bfloat16
+    out = torch.empty(T, H, value_dim, dtype=q_THN.dtype)
+    # Tiles read 32 numbers at a time.
+    q_THN = F.pad(q_THN, (0, -N % 32)) if is_bfloat16 and N % 32 else q_THN.contiguous()
+    per_group, segments, workers = H // G, (S + SEGMENT - 1) // SEGMENT, all_workers()
+    together = max(1, COLUMNS // per_group)
+    units = (T + together - 1) // together * G * ((per_group + COLUMNS - 1) // COLUMNS)
+    is_split = segments > 1 and units < _SPLIT_UNITS * workers
+    if units * S * N < 1 << 14 or units * (segments if is_split else 1) == 1:
+        workers, is_split = 1, False
+    state_bytes = 128 + COLUMNS * ((value_dim + 15) // 16 * 16) * 4
+    states = torch.empty(units * segments * state_bytes if is_split else 0, dtype=torch.uint8)
+    pages, taken = torch.arange((S + PAGE - 1) // PAGE), counters(2, workers)
+    arguments = (
+        is_bfloat16, q_THN.data_ptr(), out.data_ptr(), T, H, G, N, q_THN.shape[-1], value_dim, S, rows.data_ptr(),
+        rows.stride(0) * rows.element_size(), value_at, *steps, int(np.float32(scale).view(np.int32)),
+        pages.data_ptr(), CONFIGURATIONS.data_ptr() + 64 * COLUMNS, taken.data_ptr(), states.data_ptr(), state_bytes,
+        segments if is_split else 0,
+    )  # fmt: skip
+    launch(_attention, arguments, phases=2 if is_split else 1, workers=workers)
+    return out
+
+
+def causal_attention(q_THN: Tensor, k_SGN: Tensor, v_SGN: Tensor, scale: float) -> Tensor:
+    """See reference.causal_attention: float32 or bfloat16, all of one dtype, on the CPU.
+
+    Cost: 4 T H S N operations; each row is read once for all heads that share it.
+    """
+    G, size = k_SGN.shape[1], k_SGN.element_size()
+    strides = [(tensor.stride(0), tensor.stride(2)) for tensor in (k_SGN, v_SGN)]
+    if strides[0] != strides[1] or strides[0][1] != 1:
+        both_SX = torch.cat((k_SGN.flatten(1), v_SGN.flatten(1)), dim=1)
+        k_SX, v_SX = both_SX.split((k_SGN[0].numel(), v_SGN[0].numel()), dim=1)
+        k_SGN, v_SGN = k_SX.unflatten(1, (G, -1)), v_SX.unflatten(1, (G, -1))
+    steps = k_SGN.stride(1) * size, v_SGN.stride(1) * size
+    return _attended(q_THN, k_SGN, v_SGN.data_ptr() - k_SGN.data_ptr(), steps, v_SGN.shape[-1], G, scale)
+
+
+def latent_attention(q_THQ: Tensor, rows_SQ: Tensor, latent_dim: int, scale: float) -> Tensor:
+    """See reference.latent_attention: float32 or bfloat16, both of one dtype, on the CPU."""
+    rows_SQ = rows_SQ if rows_SQ.stride(1) == 1 else rows_SQ.contiguous()
+    return _attended(q_THQ, rows_SQ, 0, (0, 0), latent_dim, 1, scale)

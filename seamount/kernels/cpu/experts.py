@@ -1,0 +1,334 @@
+"""The feed-forward of a layer: routed and shared experts in the same phases; a dense layer is a shared expert alone.
+
+Tokens are sorted by expert into groups; a group's tokens fill tiles of their own. Each phase takes units of work that
+span all groups: gate and up for the same outputs, with SiLU between; down by output columns, over all experts in
+ascending order, so that a token's sum has one order and needs no scatter pass.
+"""
+
+import numpy as np
+
+from seamount.kernels.cpu.compiling import inlined, inner
+from seamount.kernels.cpu.products import (
+    FEW,
+    PAIR_BYTES,
+    PANEL_BYTES,
+    dequantised,
+    few_products,
+    first_panel,
+    pair_sums,
+    row_bytes,
+)
+from seamount.kernels.cpu.records import GROUP_BYTES, G, L, S, get, put
+from seamount.kernels.cpu.rowwise import quantise, silu
+from seamount.kernels.cpu.team import next_unit
+from seamount.kernels.cpu.vector import (
+    add,
+    apart,
+    floats,
+    load_bytes,
+    load_floats,
+    multiply,
+    prefetch,
+    read_float,
+    read_int32,
+    read_int64,
+    store_bytes,
+    store_floats,
+    write_float,
+    write_int32,
+    write_int64,
+)
+
+_ZERO = np.float32(0)
+_CHUNK = 8  # row blocks of gate (and of up) in one unit of work
+
+
+@inner
+def _matrix_of(group, layer, matrix, expert, width, hidden):
+    """Where a group's gate, up and down begin: matrix fields are blocks, scale, bits, nb, kb."""
+    apart()
+    bits, nb, kb = get(matrix, 16), get(matrix, 24), get(matrix, 32)
+    block = row_bytes(bits, kb)
+    put(group, G.gate_up, matrix)
+    put(group, G.gate, get(matrix, 0) + expert * 2 * nb * block)
+    put(group, G.up, get(matrix, 0) + (expert * 2 + 1) * nb * block)
+    put(group, G.gate_scale, get(matrix, 8) + expert * 2 * nb * 64)
+    put(group, G.up_scale, get(matrix, 8) + (expert * 2 + 1) * nb * 64)
+    put(group, G.width, width)
+
+
+@inner
+def _down_of(group, matrix, expert):
+    apart()
+    bits, nb, kb = get(matrix, 16), get(matrix, 24), get(matrix, 32)
+    put(group, G.down, matrix)
+    put(group, G.down_blocks, get(matrix, 0) + expert * nb * row_bytes(bits, kb))
+    put(group, G.down_scale, get(matrix, 8) + expert * nb * 64)
+
+
+@inlined
+def _tiled(count, rows):
+    return count if rows == 1 else (count + 15) // 16 * 16
+
+
+@inner
+def group_tokens(step, layer):
+    """Sort the tokens by expert and lay out every group's buffers; one thread does it. The number of units of work."""
+    apart()
+    T, E, K = get(step, S.tokens), get(layer, L.experts), get(layer, L.top_k)
+    D = get(step, S.hidden)
+    kb = (D + 63) // 64
+    rows = get(step, S.act_rows)
+    choice, weight = get(step, S.choice), get(step, S.choice_weight)
+    groups, slots, slot_weight = get(step, S.groups), get(step, S.slots), get(step, S.slot_weight)
+    slot, made = 0, 0
+    h, h_act = get(step, S.h), get(step, S.h_act)
+    # Experts ascending: a first pass counts (in the scores' place, no longer needed), a second one fills.
+    tally = get(step, S.score)
+    for e in range(E):
+        write_int64(tally + e * 8, 0)
+    for i in range(T * K):
+        e = read_int64(choice + i * 8)
+        write_int64(tally + e * 8, read_int64(tally + e * 8) + 1)
+    total_units = 0
+    for e in range(E + 1):
+        is_shared = e == E
+        count = T
+        width = get(layer, L.shared_width)
+        if not is_shared:
+            count = read_int64(tally + e * 8)
+            width = get(layer, L.width)
+        if count == 0 or width == 0:
+            continue
+        group = groups + made * GROUP_BYTES
+        made += 1
+        put(group, G.expert, -1 if is_shared else e)
+        put(group, G.count, count)
+        put(group, G.slot, slot)
+        put(group, G.unit, total_units)
+        if is_shared:
+            _matrix_of(group, layer, layer + L.shared_gate_up, 0, width, D)
+            _down_of(group, layer + L.shared_down, 0)
+        else:
+            _matrix_of(group, layer, layer + L.gate_up, e, width, D)
+            _down_of(group, layer + L.down, e)
+            write_int64(tally + e * 8, slot)
+        if is_shared or T == 1:
+            put(group, G.act, get(step, S.act))
+            put(group, G.act_rows, rows)
+            put(group, G.scale, get(step, S.act_scale))
+            put(group, G.bias, get(step, S.act_bias))
+        else:
+            put(group, G.act, get(step, S.slot_act) + slot * kb * 64)
+            put(group, G.act_rows, 16)
+            put(group, G.scale, get(step, S.slot_scale) + slot * 4)
+            put(group, G.bias, get(step, S.slot_bias) + slot * 4)
+        taken = _tiled(count, rows)
+        put(group, G.h, h)
+        put(group, G.h_rows, rows)
+        put(group, G.h_act, h_act)
+        put(group, G.h_scale, get(step, S.h_scale) + slot * 4)
+        put(group, G.h_bias, get(step, S.h_bias) + slot * 4)
+        padded = (width + 63) // 64 * 64
+        h += taken * padded * 4
+        h_act += taken * padded
+        if is_shared:
+            for t in range(T):
+                write_int64(slots + (slot + t) * 8, t)
+                write_float(slot_weight + (slot + t) * 4, np.float32(1))
+        slot += taken
+        nb = get(get(group, G.gate_up), 24)
+        total_units += (nb + _CHUNK - 1) // _CHUNK
+    for i in range(T * K):
+        e = read_int64(choice + i * 8)
+        place = read_int64(tally + e * 8)
+        write_int64(tally + e * 8, place + 1)
+        write_int64(slots + place * 8, i // K)
+        write_float(slot_weight + place * 4, read_float(weight + i * 4))
+    put(step, S.group_count, made)
+    put(step, S.unit_count, total_units)
+
+
+@inner
+def gather(step):
+    """Copy the routed tokens' activations into their groups' tiles: units of one group."""
+    apart()
+    kb = (get(step, S.hidden) + 63) // 64
+    rows, act = get(step, S.act_rows), get(step, S.act)
+    slots, groups = get(step, S.slots), get(step, S.groups)
+    unit = next_unit(get(step, S.team))
+    while unit < get(step, S.group_count):
+        group = groups + unit * GROUP_BYTES
+        if get(group, G.expert) >= 0:
+            slot = get(group, G.slot)
+            for i in range(get(group, G.count)):
+                token = read_int64(slots + (slot + i) * 8)
+                source = act + token // rows * kb * 64 * rows + token % rows * 64
+                out = get(group, G.act) + i // 16 * kb * 1024 + i % 16 * 64
+                for tile in range(kb):
+                    store_bytes(out + tile * 1024, load_bytes(source + tile * rows * 64))
+                write_float(get(group, G.scale) + i * 4, read_float(get(step, S.act_scale) + token * 4))
+                write_int32(get(group, G.bias) + i * 4, read_int32(get(step, S.act_bias) + token * 4))
+        unit = next_unit(get(step, S.team))
+
+
+@inner
+def gate_and_up(step, scratch):
+    """h = silu(gate x) * up x for every group: units of `_CHUNK` row blocks of one group."""
+    apart()
+    groups = get(step, S.groups)
+    unit = next_unit(get(step, S.team))
+    number = 0
+    while unit < get(step, S.unit_count):
+        while number + 1 < get(step, S.group_count) and get(groups + (number + 1) * GROUP_BYTES, G.unit) <= unit:
+            number += 1
+        group = groups + number * GROUP_BYTES
+        first = (unit - get(group, G.unit)) * _CHUNK
+        last = min(first + _CHUNK, get(get(group, G.gate_up), 24))
+        _gate_and_up_blocks(group, first, last, scratch)
+        unit = next_unit(get(step, S.team))
+
+
+@inner
+def _gate_and_up_blocks(group, first, last, scratch):
+    apart()
+    matrix, count, rows = get(group, G.gate_up), get(group, G.count), get(group, G.act_rows)
+    bits, kb = get(matrix, 16), get(matrix, 32)
+    size, tiles = row_bytes(bits, kb), (count + 15) // 16
+    x = get(group, G.act)
+    panels, sums, current = scratch, scratch + 2 * PANEL_BYTES, 0
+    # h stands as its tiles do: (token tile, 16 outputs, token of the tile), so that a tile is written in one piece.
+    h_rows = get(group, G.h_rows)
+    stride = (get(group, G.width) + 63) // 64 * h_rows * 256
+    if count > FEW:
+        first_panel(bits, get(group, G.gate) + first * size, get(group, G.up) + first * size, kb, panels)
+    for block in range(first, last):
+        gate, up = get(group, G.gate) + block * size, get(group, G.up) + block * size
+        if count <= FEW:
+            few_products(bits, gate, x, rows * 64, count, kb, sums)
+            few_products(bits, up, x, rows * 64, count, kb, sums + 1024)
+        else:
+            next_gate, next_up = np.int64(0), np.int64(0)
+            if block + 1 < last:
+                next_gate, next_up = gate + size, up + size
+            current = pair_sums(bits, gate, up, kb, next_gate, next_up, kb, x, count, sums, panels, current)
+        gate_scale, up_scale = get(group, G.gate_scale) + block * 64, get(group, G.up_scale) + block * 64
+        h = get(group, G.h) + block * h_rows * 64
+        for number in range(tiles):
+            here = min(16, count - number * 16)
+            tile = sums + number * PAIR_BYTES
+            for row in range(here):
+                token = number * 16 + row
+                scale, bias = get(group, G.scale) + token * 4, get(group, G.bias) + token * 4
+                g = dequantised(tile + row * 64, scale, bias, gate_scale)
+                u = dequantised(tile + 1024 + row * 64, scale, bias, up_scale)
+                store_floats(h + number * stride + row * 64, multiply(silu(g), u))
+
+
+@inner
+def requantise(step):
+    """h as int8, a scale for each token of each group: units of one row, over all groups."""
+    apart()
+    groups = get(step, S.groups)
+    rows = get(step, S.act_rows)
+    unit = next_unit(get(step, S.team))
+    number, before = 0, 0
+    while True:
+        while number < get(step, S.group_count) and unit - before >= get(groups + number * GROUP_BYTES, G.count):
+            before += get(groups + number * GROUP_BYTES, G.count)
+            number += 1
+        if number == get(step, S.group_count):
+            return
+        group = groups + number * GROUP_BYTES
+        row, width = unit - before, get(group, G.width)
+        kb = (width + 63) // 64
+        h = get(group, G.h) + row // rows * kb * rows * 256 + row % rows * 64
+        out = get(group, G.h_act) + row // rows * kb * rows * 64 + row % rows * 64
+        quantise(
+            h, rows * 64, width, out, rows * 64, get(group, G.h_scale) + row * 4,
+            get(group, G.h_bias) + row * 4,
+        )  # fmt: skip
+        unit = next_unit(get(step, S.team))
+
+
+@inner
+def down(step, scratch):
+    """x += sum over groups of weight * down h: units of two row blocks, all groups in turn."""
+    apart()
+    T, D = get(step, S.tokens), get(step, S.hidden)
+    nb = (D + 15) // 16
+    total = scratch
+    unit = next_unit(get(step, S.team))
+    while unit < (nb + 1) // 2:
+        first = unit * 2
+        second = min(first + 1, nb - 1)
+        for i in range(0, T * 128, 64):
+            store_floats(total + i, floats(_ZERO))
+        _down_pair(step, first, second, total, scratch + T * 128)
+        for token in range(T):
+            x = get(step, S.x) + token * get(step, S.x_stride) + first * 64
+            store_floats(x, add(load_floats(x), load_floats(total + token * 128)))
+            if second != first:
+                store_floats(x + 64, add(load_floats(x + 64), load_floats(total + token * 128 + 64)))
+        unit = next_unit(get(step, S.team))
+
+
+@inlined
+def _down_blocks(group, block):
+    matrix = get(group, G.down)
+    return get(group, G.down_blocks) + block * row_bytes(get(matrix, 16), get(matrix, 32))
+
+
+@inner
+def _down_pair(step, first, second, total, scratch):
+    """Two row blocks of every group in turn; a group's weights are unpacked while the one before is multiplied."""
+    apart()
+    groups, made, rows = get(step, S.groups), get(step, S.group_count), get(step, S.act_rows)
+    panels, sums, current, is_ready = scratch, scratch + 2 * PANEL_BYTES, 0, False
+    for number in range(made):
+        group = groups + number * GROUP_BYTES
+        matrix, count = get(group, G.down), get(group, G.count)
+        bits, kb = get(matrix, 16), get(matrix, 32)
+        a, b = _down_blocks(group, first), _down_blocks(group, second)
+        next_a, next_b, next_kb, is_many = np.int64(0), np.int64(0), kb, False
+        if number + 1 < made:
+            # The next expert's weights lie elsewhere: ask for their first lines while this one's are read.
+            other = group + GROUP_BYTES
+            is_many = get(other, G.count) > FEW and get(get(other, G.down), 16) == bits
+            next_a, next_b, next_kb = (
+                _down_blocks(other, first),
+                _down_blocks(other, second),
+                get(get(other, G.down), 32),
+            )
+            for line in range(0, 4096, 64):
+                prefetch(next_a + line)
+        if count <= FEW:
+            few_products(bits, a, get(group, G.h_act), rows * 64, count, kb, sums)
+            few_products(bits, b, get(group, G.h_act), rows * 64, count, kb, sums + 1024)
+            is_ready = False
+        else:
+            if not is_ready:
+                first_panel(bits, a, b, kb, panels + current * PANEL_BYTES)
+            if not is_many:
+                next_a, next_b = np.int64(0), np.int64(0)
+            x = get(group, G.h_act)
+            current = pair_sums(bits, a, b, kb, next_a, next_b, next_kb, x, count, sums, panels, current)
+            is_ready = is_many
+        for tile in range(0, count, 16):
+            here = min(16, count - tile)
+            _add_weighted(step, group, tile, here, first, second, total, sums + tile // 16 * PAIR_BYTES)
+
+
+@inlined
+def _add_weighted(step, group, begin, here, first, second, total, sums):
+    slots, slot_weight, slot = get(step, S.slots), get(step, S.slot_weight), get(group, G.slot)
+    a_scale, b_scale = get(group, G.down_scale) + first * 64, get(group, G.down_scale) + second * 64
+    for row in range(here):
+        place = begin + row
+        scale, bias = get(group, G.h_scale) + place * 4, get(group, G.h_bias) + place * 4
+        out = total + read_int64(slots + (slot + place) * 8) * 128
+        weight = floats(read_float(slot_weight + (slot + place) * 4))
+        y = multiply(dequantised(sums + row * 64, scale, bias, a_scale), weight)
+        store_floats(out, add(load_floats(out), y))
+        y = multiply(dequantised(sums + 1024 + row * 64, scale, bias, b_scale), weight)
+        store_floats(out + 64, add(load_floats(out + 64), y))

@@ -1,0 +1,184 @@
+"""Running a compiled step from Python: the records, the workspace, and the lock."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from typing import Any
+
+import numba
+import numpy as np
+import torch
+from torch import Tensor
+
+from seamount.kernels.cpu.attention import SEGMENT
+from seamount.kernels.cpu.attention import scratch_bytes as compiled_scratch_bytes
+from seamount.kernels.cpu.attention import state_bytes as compiled_state_bytes
+from seamount.kernels.cpu.launch import is_kept, kernel_address, launch
+from seamount.kernels.cpu.layers import dense_attention, feed_forward, head, latent_attention, run_layers
+from seamount.kernels.cpu.mixing import SPLIT_UNITS
+from seamount.kernels.cpu.products import PANEL_BYTES
+from seamount.kernels.cpu.records import GROUP_BYTES, LAYER, STEP, L, S
+from seamount.kernels.cpu.team import TEAM_BYTES
+from seamount.kernels.cpu.tiles import tile_configuration
+from seamount.kernels.packing import Packed
+
+_log = logging.getLogger("seamount")
+# The kernels' own formulas, called as Python.
+state_bytes, scratch_bytes = compiled_state_bytes.py_func, compiled_scratch_bytes.py_func
+
+
+def float_bits(value: float) -> int:
+    """A float32's bits, as the records hold it."""
+    return int(np.float32(value).view(np.int32))
+
+
+def layer_record(name: str | None) -> int:
+    """The index of a field in a layer's record; of None the record's length."""
+    return len(LAYER) if name is None else getattr(L, name) // 8
+
+
+def matrix_fields(weight: Packed) -> list[int]:
+    """A matrix as records hold it."""
+    nb = weight.scale.shape[-1] // 16
+    bits = 4 if weight.format == "int4" else 8
+    return [weight.blocks.data_ptr(), weight.scale.data_ptr(), bits, nb, -(-weight.columns // 64)]
+
+
+def _ceil(count: int, to: int) -> int:
+    return -(-count // to) * to
+
+
+class Step:
+    """One model's step: a record, a workspace that grows with the batch, and the call. Not to be entered twice at once.
+
+    layers: the layer records (layers, fields) int64, kept by reference. hidden: D. head: the head's matrix fields.
+    """
+
+    def __init__(self, layers: Any, hidden: int, head: list[int]) -> None:
+        self._layers, self._hidden = layers, hidden
+        self._record = np.zeros(len(STEP), np.int64)
+        self._record[S.head // 8 : S.head // 8 + len(head)] = head
+        self._tile = np.frombuffer(tile_configuration(), np.uint8)
+        self._workspace = torch.empty(0, dtype=torch.uint8)
+        self._layout: tuple[int, ...] = ()
+        self.threads = numba.get_num_threads()
+
+    def set(self, name: str, value: int) -> None:
+        """One field of the step's record."""
+        self._record[getattr(S, name) // 8] = value
+
+    def run(
+        self,
+        x_TD: Tensor,
+        position_T: Any,
+        sequence_T: Any,
+        blocks: Any,
+        bases: Any,
+        pages: Sequence[Any],
+        wanted: Any,
+    ) -> Tensor:
+        """Logits (wanted, W padded), float32. Cached rows are written at the tokens' positions.
+
+        Shapes: x (T, D) embeddings; position, sequence (T); blocks (n, 3) tokens that attend together: first, count,
+        sequence; bases (layers, sequences) addresses of page 0; pages: each sequence's page numbers; wanted: places.
+        """
+        T, D = x_TD.shape
+        tables = [np.ascontiguousarray(table, np.int64) for table in (position_T, sequence_T, blocks, bases, wanted)]
+        lists = [np.ascontiguousarray(page, np.int64) for page in pages]
+        page_table = np.array([page.ctypes.data for page in lists], np.int64)
+        is_few = T * len(blocks) >= 0 and len(blocks) <= SPLIT_UNITS * self.threads
+        self._lay_out(T, len(wanted), len(pages), int(position_T.max()) + 1 if is_few else 0, len(blocks))
+        for name, table in zip(("position", "sequence", "blocks", "bases", "wanted"), tables, strict=True):
+            self.set(name, table.ctypes.data)
+        self.set("pages", page_table.ctypes.data)
+        self.set("tokens", T)
+        self.set("act_rows", 1 if T == 1 else 16)
+        self.set("sequences", len(pages))
+        self.set("block_count", len(blocks))
+        self.set("layers", self._layers.ctypes.data)
+        self.set("layer_count", len(self._layers))
+        self.set("hidden", D)
+        self.set("wanted_count", len(wanted))
+        self.set("wanted_rows", 1 if len(wanted) == 1 else 16)
+        self.set("threads", self.threads)
+        self.set("tile", self._tile.ctypes.data)
+        self._x[:T, :D] = x_TD
+        width = int(self._record[S.head // 8 + 3]) * 16
+        logits = torch.empty(len(wanted), width)
+        self.set("logits", logits.data_ptr())
+        self.set("logits_stride", width * 4)
+        self._take_kernels()
+        launch(run_layers, [self._record.ctypes.data], workers=self.threads)
+        return logits
+
+    def _take_kernels(self) -> None:
+        """Compile what this model needs, or read it from disk: once."""
+        if not self._record[S.feed_forward // 8]:
+            is_latent = self._field("is_latent") != 0
+            if not is_kept(feed_forward):
+                _log.warning("compiling the kernels for packed models, once on this machine: about a minute")
+            for chosen, kernel in ((is_latent, latent_attention), (~is_latent, dense_attention)):
+                if chosen.any():
+                    self._layers[chosen, L.attention // 8] = kernel_address(kernel)
+            self.set("head_kernel", kernel_address(head))
+            self.set("feed_forward", kernel_address(feed_forward))
+
+    def _field(self, name: str) -> Any:
+        return self._layers[:, getattr(L, name) // 8]
+
+    def _lay_out(self, T: int, wanted: int, sequences: int, longest: int, blocks: int) -> None:
+        """Give every buffer its place; nothing is moved while the batch fits the last layout."""
+        fits = self._layout and all(
+            need <= have for need, have in zip((T, wanted, longest, blocks), self._layout, strict=True)
+        )
+        if fits:
+            return
+        self._layout = (T, wanted, _ceil(longest, 4 * SEGMENT), blocks)
+        sizes = self._sizes(max(T, wanted), self._layout[2], blocks)
+        starts, total = {}, 0
+        for name, size in sizes.items():
+            starts[name] = total
+            total += _ceil(size, 64) + 64
+        self._workspace = torch.zeros(total + 64, dtype=torch.uint8)
+        begin = _ceil(self._workspace.data_ptr(), 64)
+        for name, start in starts.items():
+            self.set(name, begin + start)
+        x = begin - self._workspace.data_ptr() + starts["x"]
+        stride = int(self._record[S.x_stride // 8])
+        self._x = self._workspace[x : x + max(T, wanted) * stride].view(torch.float32).view(-1, stride // 4)
+
+    def _sizes(self, T: int, longest: int, blocks: int) -> dict[str, int]:
+        """Bytes of every buffer for T tokens; sets the strides."""
+        field, D = self._field, self._hidden
+        rows = _ceil(T, 16)
+        E, K = int(field("experts").max()), int(field("top_k").max())
+        F, shared = _ceil(int(field("width").max()), 64), _ceil(int(field("shared_width").max()), 64)
+        H = int(field("heads").max())
+        tiles = {name: self._layers[:, getattr(L, name) // 8 + 4] for name in ("q", "q_a", "kv_a", "w_uk", "w_uv", "o")}
+        widths = {name: self._layers[:, getattr(L, name) // 8 + 3] * 16 for name in ("q", "q_a", "kv_a")}
+        value = int(np.maximum(field("value_dim"), field("value_head")).max())
+        y = 4 * _ceil(max(int(widths["q"].max()), int(widths["q_a"].max()), H * value) + 16, 16)
+        z = 4 * _ceil(max(_ceil(D, 64), int(widths["kv_a"].max())), 16)
+        q_dim = _ceil(int(field("key_dim").max()), 32)
+        for name, stride in (("x_stride", _ceil(D, 16) * 4), ("y_stride", y), ("z_stride", z), ("q_dim", q_dim)):
+            self.set(name, stride)
+        act = 64 * max(_ceil(D, 64) // 64, *(int(count.max()) for count in tiles.values()))
+        head_act = 64 * max(int(tiles["w_uk"].max()), int(tiles["w_uv"].max()), (value + 63) // 64, 1)
+        slots = T * K + 16 * min(E, T * K) + rows
+        column_groups = int((field("groups") * -(-field("heads") // field("groups") // 16)).max()) + H
+        states = blocks * column_groups * -(-longest // SEGMENT) * state_bytes(value)
+        key = int(field("key_dim").max())
+        attention = 64 + q_dim * 32 + 2 * state_bytes(value) + scratch_bytes(key, value)
+        scratch = _ceil(max(rows * 256 + 4 * PANEL_BYTES, attention, (E + 64) * 8, (key + 64) * 4), 4096) + 4096
+        self.set("scratch_bytes", scratch)
+        return {
+            "team": TEAM_BYTES, "x": T * _ceil(D, 16) * 4, "act": rows * act, "act_scale": rows * 4,
+            "act_bias": rows * 4, "y": T * y, "z": T * z, "q": T * H * q_dim * 2, "head_act": H * rows * head_act,
+            "head_scale": H * rows * 4, "head_bias": H * rows * 4, "states": states, "scratch": scratch * self.threads,
+            "score": max(T * _ceil(E, 16) * 4, E * 8), "choice": T * K * 8, "choice_weight": T * K * 4,
+            "groups": (E + 1) * GROUP_BYTES, "slots": slots * 8, "slot_weight": slots * 4,
+            "slot_act": slots * _ceil(D, 64), "slot_scale": slots * 4, "slot_bias": slots * 4,
+            "h": (slots * F + rows * shared) * 4, "h_act": slots * F + rows * shared, "h_scale": slots * 4,
+            "h_bias": slots * 4,
+        }  # fmt: skip

@@ -1,0 +1,209 @@
+"""A packed model as one compiled step: the records that the CPU kernels read, made once of the model's modules.
+
+Whole layers run in one parallel region (kernels/cpu/layers.py), which needs every matrix packed and every dimension a
+multiple of what the kernels' tiles hold; `supports` tells.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from seamount.kernels.cpu.step import Step, float_bits, layer_record, matrix_fields
+from seamount.kernels.packing import Packed
+from seamount.models.parts.batch import Batch
+from seamount.models.spec import GQASpec, LayerSpec, MLASpec, MoESpec
+
+_COLUMNS = 16  # queries that attend together
+
+
+def supports(model: Any) -> bool:
+    """Whether this model can run as a program: packed, on the CPU, and of dimensions that fill the kernels' blocks."""
+    if not isinstance(getattr(model.lm_head, "weight", None), Packed) or model.device.type != "cpu":
+        return False
+    if model.dtype is not torch.bfloat16 or model.spec.hidden_size % 16:
+        return False
+    return all(_is_supported(layer) for layer in model.spec.layers)
+
+
+def _is_supported(layer: LayerSpec) -> bool:
+    attention, feed_forward = layer.attention, layer.feed_forward
+    if isinstance(attention, MLASpec):
+        dims = [attention.kv_lora_rank, attention.v_head_dim, attention.q_lora_rank or 0]
+    else:
+        dims = []
+    if isinstance(feed_forward, MoESpec):
+        dims.append(feed_forward.moe_intermediate_size)
+    return not any(dim % 16 for dim in dims)
+
+
+class Program:
+    """The compiled step of one model. Safe to call from several threads, one at a time."""
+
+    def __init__(self, model: Any) -> None:
+        self._model, self._lock = model, threading.Lock()
+        self._kept: list[Tensor] = []  # what the records point at
+        layers = zip(model.layers, model.spec.layers, strict=True)
+        self._layers = np.stack([self._layer(module, spec) for module, spec in layers])
+        attention = model.spec.layers[0].attention
+        heads = attention.num_attention_heads
+        groups = 1 if isinstance(attention, MLASpec) else attention.num_key_value_heads
+        self._block = max(1, _COLUMNS // (heads // groups))
+        self._ropes = [layer.attention.rope for layer in model.spec.layers]
+        head = getattr(model.lm_head, "weight", None)
+        assert isinstance(head, Packed), "a program is for a packed model: ask `supports`"
+        self._step = Step(self._layers, model.spec.hidden_size, self._matrix(head))
+        self._step.set("norm", self._floats(model.norm.weight))
+        self._step.set("eps", float_bits(model.norm.eps))
+
+    def logits(self, tokens_T: Tensor, batch: Batch, wanted: Sequence[int]) -> Tensor:
+        """Logits (wanted, W), float32, after the tokens at these places; the batch's caches grow by its rows."""
+        with self._lock:
+            return self._logits(tokens_T, batch, wanted)
+
+    def _logits(self, tokens_T: Tensor, batch: Batch, wanted: Sequence[int]) -> Tensor:
+        spec, T = self._model.spec, len(tokens_T)
+        caches = batch.caches or tuple(self._model.new_cache(length) for length in batch.lengths)
+        for cache, length in zip(caches, batch.lengths, strict=True):
+            cache.reserve(length)
+        bases = np.array([[cache.address(layer) for cache in caches] for layer in range(len(spec.layers))], np.int64)
+        pages = [
+            np.arange((cache.length + length + 63) // 64) for cache, length in zip(caches, batch.lengths, strict=True)
+        ]
+        sequence_T = np.repeat(np.arange(len(caches)), batch.lengths)
+        for number, rope in enumerate(self._ropes):
+            cos_TR, sin_TR = batch.rope(rope)
+            self._layers[number, layer_record("rope_cos")] = cos_TR.data_ptr()
+            self._layers[number, layer_record("rope_sin")] = sin_TR.data_ptr()
+        logits = self._step.run(
+            self._model.embed_tokens(tokens_T),
+            batch.positions_T.numpy(),
+            sequence_T,
+            self._blocks(batch.lengths),
+            bases,
+            pages,
+            np.asarray(wanted, np.int64),
+        )
+        for cache, length in zip(batch.caches or (), batch.lengths, strict=False):
+            cache.advance(length)
+        assert sum(batch.lengths) == T, "the batch's lengths must add up to its tokens"
+        return logits[:, : spec.vocab_size]
+
+    def _blocks(self, lengths: Sequence[int]) -> Any:
+        """(first token, tokens, sequence) of the tokens that attend together."""
+        rows, start = [], 0
+        for sequence, length in enumerate(lengths):
+            for first in range(0, length, self._block):
+                rows.append((start + first, min(self._block, length - first), sequence))
+            start += length
+        return np.array(rows, np.int64)
+
+    def _layer(self, module: Any, spec: LayerSpec) -> Any:
+        record = np.zeros(layer_record(None), np.int64)
+
+        def put(name: str, value: int | Tensor | Packed | None) -> None:
+            if value is None:
+                return
+            if isinstance(value, Packed):
+                place = layer_record(name)
+                record[place : place + len(self._matrix(value))] = self._matrix(value)
+            else:
+                record[layer_record(name)] = self._floats(value) if isinstance(value, Tensor) else value
+
+        put("norm", module.input_layernorm.weight)
+        put("ff_norm", module.post_attention_layernorm.weight)
+        put("eps", float_bits(module.input_layernorm.eps))
+        put("scale", float_bits(spec.attention.softmax_scale))
+        put("heads", spec.attention.num_attention_heads)
+        put("is_interleaved", spec.attention.rope.interleaved)
+        put("row_bytes", spec.attention.cache_dim * 2)
+        put("page_bytes", spec.attention.cache_dim * 2 * 64)
+        if isinstance(spec.attention, MLASpec):
+            self._latent(module.self_attn, spec.attention, put)
+        else:
+            self._dense(module.self_attn, spec.attention, put)
+        self._feed_forward(module.mlp, spec.feed_forward, put)
+        return record
+
+    def _latent(self, module: Any, spec: MLASpec, put: Any) -> None:
+        put("is_latent", 1)
+        put("groups", 1)
+        put("key_dim", spec.cache_dim)
+        put("value_dim", spec.kv_lora_rank)
+        put("nope", spec.qk_nope_head_dim)
+        put("rope", spec.qk_rope_head_dim)
+        put("value_head", spec.v_head_dim)
+        put("latent_eps", float_bits(spec.latent_norm_eps))
+        put("k_norm", module.kv_a_layernorm.weight)
+        if spec.q_lora_rank is None:
+            put("q", module.q_proj.weight)
+        else:
+            put("q", module.q_b_proj.weight)
+            put("q_a", module.q_a_proj.weight)
+            put("q_bias", module.q_a_proj.bias)
+            put("q_norm", module.q_a_layernorm.weight)
+            put("q_rank", spec.q_lora_rank)
+        put("kv_a", module.kv_a_proj_with_mqa.weight)
+        put("kv_bias", module.kv_a_proj_with_mqa.bias)
+        put("w_uk", module.w_uk)
+        put("w_uv", module.w_uv)
+        put("o", module.o_proj.weight)
+        put("o_bias", module.o_proj.bias)
+
+    def _dense(self, module: Any, spec: GQASpec, put: Any) -> None:
+        put("groups", spec.num_key_value_heads)
+        for name in ("key_dim", "value_dim", "rope"):
+            put(name, spec.head_dim)
+        put("q", module.qkv_proj.weight)
+        put("q_bias", module.qkv_proj.bias)
+        put("o", module.o_proj.weight)
+        put("o_bias", module.o_proj.bias)
+        if module.q_norm is not None:
+            put("q_norm", module.q_norm.weight)
+            put("k_norm", module.k_norm.weight)
+            put("latent_eps", float_bits(module.q_norm.eps))
+
+    def _feed_forward(self, module: Any, spec: Any, put: Any) -> None:
+        shared = module
+        if isinstance(spec, MoESpec):
+            shared = module.shared_experts
+            put("experts", spec.n_routed_experts)
+            put("top_k", spec.num_experts_per_tok)
+            put("width", spec.moe_intermediate_size)
+            is_wide = module.gate.weight.dtype is torch.float32
+            put("router_is_wide", is_wide)
+            put("router", self._address(module.gate.weight.detach().contiguous()))
+            put("router_bias", getattr(module.gate, "e_score_correction_bias", None))
+            put("scoring", spec.scoring_func == "sigmoid")
+            put("method", ("greedy", "group_limited_greedy", "noaux_tc").index(spec.topk_method))
+            put("expert_groups", spec.n_group)
+            put("kept_groups", spec.topk_group)
+            put("is_normalised", spec.norm_topk_prob)
+            is_scaled = spec.scale_normalised or not spec.norm_topk_prob
+            put("routed_scale", float_bits(spec.routed_scaling_factor if is_scaled else 1.0))
+            put("gate_up", module.experts.gate_up_proj)
+            put("down", module.experts.down_proj)
+        if shared is not None:
+            put("shared_width", shared.down_proj.weight.columns)
+            put("shared_gate_up", shared.gate_up_proj.weight)
+            put("shared_down", shared.down_proj.weight)
+
+    def _matrix(self, weight: Packed) -> list[int]:
+        self._kept += [weight.blocks, weight.scale]
+        return matrix_fields(weight)
+
+    def _address(self, tensor: Tensor) -> int:
+        self._kept.append(tensor)
+        return tensor.data_ptr()
+
+    def _floats(self, tensor: Tensor) -> int:
+        """A copy as float32, padded to whole vectors: its address."""
+        flat = tensor.detach().float().flatten()
+        padded = torch.zeros(-(-len(flat) // 16) * 16)
+        padded[: len(flat)] = flat
+        return self._address(padded)

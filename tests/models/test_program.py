@@ -1,0 +1,153 @@
+"""The compiled step of a packed model: the modules' numbers, and bit for bit the same whatever else is in the batch."""
+
+import itertools
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import seamount
+from seamount.kernels.cpu.target import TARGET, available_paths
+from seamount.models import initialise, presets
+from seamount.models.model import Model
+from seamount.models.parts.batch import Batch
+from seamount.models.program import supports
+
+PRESETS = ("tiny-llama", "tiny-qwen2", "tiny-qwen3", "tiny-moe", "tiny-v2-lite", "tiny-v2", "tiny-v3")
+
+
+@pytest.fixture(scope="module")
+def models(tmp_path_factory: pytest.TempPathFactory) -> dict[tuple[str, str], Model]:
+    """Every tiny preset in every packed format."""
+    made = {}
+    for preset in PRESETS:
+        directory = tmp_path_factory.mktemp(preset)
+        initialise(presets.config(preset), directory / "model", seed=1)
+        for format in ("int4", "int8"):
+            made[preset, format] = seamount.load(directory / "model", quantize=format)
+    return made
+
+
+def tokens_of(model: Model, count: int, seed: int = 0) -> torch.Tensor:
+    """Random token ids."""
+    return torch.randint(0, model.spec.vocab_size, (count,), generator=torch.Generator().manual_seed(seed))
+
+
+def whole(model: Model, tokens_T: torch.Tensor) -> torch.Tensor:
+    """The logits of one sequence in one go."""
+    return model.logits(tokens_T[None])[0]
+
+
+@pytest.mark.parametrize("format", ["int4", "int8"])
+@pytest.mark.parametrize("preset", PRESETS)
+def test_equals_the_modules_path(models: dict[tuple[str, str], Model], preset: str, format: str) -> None:
+    model = models[preset, format]
+    assert supports(model)
+    tokens_T = tokens_of(model, 37)
+    with torch.no_grad():
+        expected_TW = model.head(model.hidden(tokens_T, Batch.fresh([37], model.device)))
+    error_T = (whole(model, tokens_T) - expected_TW).norm(dim=-1) / expected_TW.norm(dim=-1)
+    # The modules keep bfloat16 between operations, the step float32; a router may then choose another expert.
+    assert error_T.median() < 0.05
+
+
+@pytest.mark.parametrize("preset", PRESETS)
+@settings(max_examples=8, deadline=None)
+@given(cuts=st.lists(st.integers(1, 69), max_size=5), length=st.integers(1, 70))
+def test_every_way_of_cutting_a_sequence_gives_the_same_bits(
+    models: dict[tuple[str, str], Model], preset: str, cuts: list[int], length: int
+) -> None:
+    model = models[preset, "int4"]
+    tokens_T = tokens_of(model, length)
+    cache, parts = model.new_cache(length), []
+    edges = sorted({0, length, *(cut for cut in cuts if cut < length)})
+    for start, stop in itertools.pairwise(edges):
+        batch = Batch.following(stop - start, cache, model.device)
+        parts.append(model.logits_at(tokens_T[start:stop], batch, range(stop - start)))
+    assert torch.equal(torch.cat(parts), whole(model, tokens_T))
+
+
+@pytest.mark.parametrize("preset", ["tiny-llama", "tiny-v2-lite", "tiny-v3"])
+@settings(max_examples=8, deadline=None)
+@given(lengths=st.lists(st.integers(1, 40), min_size=1, max_size=20), seed=st.integers(0, 99))
+def test_a_sequence_alone_equals_itself_among_others(
+    models: dict[tuple[str, str], Model], preset: str, lengths: list[int], seed: int
+) -> None:
+    model = models[preset, "int4"]
+    sequences = [tokens_of(model, length, seed + number) for number, length in enumerate(lengths)]
+    together = model.logits_at(torch.cat(sequences), Batch.fresh(lengths, model.device), range(sum(lengths))).split(
+        lengths
+    )
+    for tokens_T, logits_TW in zip(sequences, together, strict=True):
+        assert torch.equal(logits_TW, whole(model, tokens_T))
+
+
+def test_long_sequences_are_split_by_segment_without_changing_a_bit(models: dict[tuple[str, str], Model]) -> None:
+    model = models["tiny-v2-lite", "int8"]
+    tokens_T = tokens_of(model, 1100)
+    cache = model.new_cache(1100)
+    model.logits_at(tokens_T[:-1], Batch.following(1099, cache, model.device), [1098])
+    alone = model.logits_at(tokens_T[-1:], Batch.following(1, cache, model.device), [0])
+    assert torch.equal(alone[0], whole(model, tokens_T)[-1])
+
+
+def test_unwritten_rows_are_never_read(models: dict[tuple[str, str], Model]) -> None:
+    model = models["tiny-moe", "int4"]
+    tokens_T = tokens_of(model, 70)
+    cache = model.new_cache(200)
+    for start in range(0, 70, 7):
+        batch = Batch.following(7, cache, model.device)
+        logits_TW = model.logits_at(tokens_T[start : start + 7], batch, range(7))
+        assert logits_TW.isfinite().all()
+
+
+def test_a_not_a_number_in_the_cache_is_seen(models: dict[tuple[str, str], Model]) -> None:
+    model = models["tiny-v2-lite", "int4"]
+    cache = model.new_cache(8)
+    model.logits_at(tokens_of(model, 4), Batch.following(4, cache, model.device), [3])
+    cache.extend(0, torch.full((1, model.spec.layers[0].attention.cache_dim), float("nan"), dtype=torch.bfloat16))
+    cache.advance(1)
+    batch = Batch.following(1, cache, model.device)
+    assert model.logits_at(tokens_of(model, 1), batch, [0]).isnan().any()
+
+
+def digest(model: Model) -> bytes:
+    """Logits of a few batches, as bytes."""
+    cache = model.new_cache(40)
+    parts = [whole(model, tokens_of(model, 21))]
+    for start in range(0, 6, 2):
+        batch = Batch.following(2, cache, model.device)
+        parts.append(model.logits_at(tokens_of(model, 6)[start : start + 2], batch, range(2)))
+    return torch.cat(parts).numpy().tobytes()
+
+
+_CHILD = """
+import sys, torch, seamount
+sys.path.insert(0, {tests!r})
+from models.test_program import digest
+sys.stdout.buffer.write(digest(seamount.load({directory!r}, quantize="int4")))
+"""
+
+
+_SLOW = [pytest.param(path, "tiny-v2-lite", marks=pytest.mark.slow) for path in ("avxvnni", "avx2", "portable")]
+
+
+@pytest.mark.parametrize(("path", "preset"), [("avx512", "tiny-v2-lite"), ("portable", "tiny-llama"), *_SLOW])
+def test_every_path_gives_the_same_bits(tmp_path: Path, path: str, preset: str) -> None:
+    if path not in available_paths() or path == TARGET.path:
+        pytest.skip(f"this machine's paths are {', '.join(available_paths())}, and {TARGET.path} is the default")
+    initialise(preset, tmp_path / "model", seed=1)
+    tests = str(Path(__file__).resolve().parents[1])
+    child = _CHILD.format(tests=tests, directory=str(tmp_path / "model"))
+    result = subprocess.run(
+        [sys.executable, "-c", child], env=os.environ | {"SEAMOUNT_CPU": path}, capture_output=True, check=False
+    )
+    assert result.returncode == 0, result.stderr.decode()
+    mine = np.frombuffer(digest(seamount.load(tmp_path / "model", quantize="int4")), np.float32)
+    assert np.array_equal(np.frombuffer(result.stdout, np.float32), mine)
