@@ -182,7 +182,8 @@ def together(runs: list[dict[str, Any]], names: list[str]) -> dict[str, Any]:
         if "share" in each[0]:
             cases[name]["share"] = statistics.median(case["share"] for case in each)
             cases[name]["limit"] = statistics.median(case["limit"] for case in each)
-    return {"cases": cases, "memory": runs[-1]["memory"]}
+    last = {key: runs[-1][key] for key in ("memory", "packed_bytes", "load_seconds") if key in runs[-1]}
+    return last | {"cases": cases}
 
 
 def processor() -> str:
