@@ -22,6 +22,7 @@ LABELS = {
     "context": "1 stream behind 4,096",
     "streams": "16 streams",
 }
+OFFSETS = {"prefill": (9, 5), "decode": (9, 24), "context": (9, 6), "streams": (9, 14)}  # of the labels, in pixels
 X_RANGE, Y_RANGE = (1.0, 1e4), (1e9, 2e13)
 
 
@@ -77,12 +78,12 @@ def picture(result: dict[str, Any], preset: str) -> str:
     lines.append(f'<polyline points="{corners}" fill="none" stroke="#333" stroke-width="2"/>')
     x, y = place(X_RANGE[1], int8)
     lines.append(text(x, y - 8, f"int8 from registers, {int8 / 1e12:.1f} T/s", "end"))
-    x, y = place(2.2, 2.2 * memory)
-    lines.append(text(x - 4, y - 16, f"memory, {memory / 1e9:.0f} GB/s"))
-    for number, (name, (intensity, rate)) in enumerate(points(result, preset).items()):
+    x, y = place(60, 60 * memory)
+    lines.append(text(x - 8, y - 8, f"memory, {memory / 1e9:.0f} GB/s", "end"))
+    for name, (intensity, rate) in points(result, preset).items():
         x, y = place(intensity, rate)
         lines.append(f'<circle cx="{x:.1f}" cy="{y:.1f}" r="5" fill="#c33"/>')
-        lines.append(text(x + 9, y + 5 + 16 * (number % 2), f"{LABELS[name]}: {cases[name]['share']:.0%}"))
+        lines.append(text(x + OFFSETS[name][0], y + OFFSETS[name][1], f"{LABELS[name]}: {cases[name]['share']:.0%}"))
     return "\n".join([*lines, "</svg>", ""])
 
 
