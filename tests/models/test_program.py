@@ -6,6 +6,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numba
 import numpy as np
 import pytest
 import torch
@@ -115,6 +116,17 @@ def test_a_not_a_number_in_the_cache_is_seen(models: dict[tuple[str, str], Model
     cache.advance(1)
     batch = Batch.following(1, cache, model.device)
     assert model.logits_at(tokens_of(model, 1), batch, [0]).isnan().any()
+
+
+def test_fewer_threads_change_no_bit_and_end(models: dict[tuple[str, str], Model]) -> None:
+    model = models["tiny-moe", "int4"]
+    tokens_T, threads = tokens_of(model, 50), numba.get_num_threads()
+    expected_TW = whole(model, tokens_T)
+    numba.set_num_threads(1)
+    try:
+        assert torch.equal(whole(model, tokens_T), expected_TW)
+    finally:
+        numba.set_num_threads(threads)
 
 
 def digest(model: Model) -> bytes:

@@ -5,6 +5,7 @@ compiles a parallel function again for every loop in it, with all that it calls;
 and kernels are compiled on their own. Between phases all workers wait for each other.
 """
 
+import logging
 import threading
 from array import array
 from collections.abc import Callable, Sequence
@@ -19,10 +20,13 @@ from numba import cfunc, njit, prange, types
 from numba.extending import intrinsic
 
 from seamount.kernels.cpu.instructions import I64, instruction, read
+from seamount.kernels.cpu.team import fetch_add, read_shared, relax
 
 # Where there is no OpenMP, numba's own thread pool ends the process if two threads enter it at once.
 one_at_a_time = threading.Lock()
 
+_log = logging.getLogger("seamount")
+_PATIENCE = 1 << 28  # turns of a waiting loop: some seconds, for a machine that is busy
 _KERNEL = types.void(types.int64, types.int64, types.int64, types.int64)
 
 
@@ -76,6 +80,30 @@ def launch(kernel: Callable[..., None], arguments: Sequence[int], *, phases: int
 def all_workers() -> int:
     """As many as numba has threads for."""
     return int(numba.get_num_threads())
+
+
+def _meet(arguments, phase, worker, workers):
+    """Say that this worker is here, and wait for the others, but not for ever."""
+    here, met = argument(arguments, 0), argument(arguments, 0) + 64
+    fetch_add(here, 1)
+    for _ in range(_PATIENCE):
+        if read_shared(here) == workers:
+            fetch_add(met, 1)
+            return
+        relax()
+
+
+@cache
+def meeting_workers(workers: int) -> int:
+    """So many workers if they run at the same time, as barriers need, else 1: OMP_THREAD_LIMIT and OMP_DYNAMIC."""
+    if workers == 1:
+        return 1
+    counts = np.zeros(16, np.int64)
+    launch(_meet, [counts.ctypes.data], workers=workers)
+    if counts[8] == workers:
+        return workers
+    _log.warning("OpenMP does not run %d threads at once here: packed models run on one", workers)
+    return 1
 
 
 @instruction(types.int64, types.int64, types.int64)

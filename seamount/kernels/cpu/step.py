@@ -14,7 +14,7 @@ from torch import Tensor
 from seamount.kernels.cpu.attention import SEGMENT
 from seamount.kernels.cpu.attention import scratch_bytes as compiled_scratch_bytes
 from seamount.kernels.cpu.attention import state_bytes as compiled_state_bytes
-from seamount.kernels.cpu.launch import is_kept, kernel_address, launch
+from seamount.kernels.cpu.launch import is_kept, kernel_address, launch, meeting_workers
 from seamount.kernels.cpu.layers import dense_attention, feed_forward, head, latent_attention, run_layers
 from seamount.kernels.cpu.mixing import SPLIT_UNITS
 from seamount.kernels.cpu.products import PANEL_BYTES
@@ -62,7 +62,7 @@ class Step:
         self._tile = np.frombuffer(tile_configuration(), np.uint8)
         self._workspace = torch.empty(0, dtype=torch.uint8)
         self._layout: tuple[int, ...] = ()
-        self.threads = numba.get_num_threads()
+        self.threads = meeting_workers(numba.get_num_threads())
 
     def set(self, name: str, value: int) -> None:
         """One field of the step's record."""
@@ -101,7 +101,9 @@ class Step:
         self.set("hidden", D)
         self.set("wanted_count", len(wanted))
         self.set("wanted_rows", 1 if len(wanted) == 1 else 16)
-        self.set("threads", self.threads)
+        # Barriers wait for every thread, so no more may be counted on than numba will give to this caller now.
+        threads = min(self.threads, numba.get_num_threads())
+        self.set("threads", threads)
         self.set("tile", self._tile.ctypes.data)
         self._x[:T, :D] = x_TD
         width = int(self._record[S.head // 8 + 3]) * 16
@@ -109,7 +111,7 @@ class Step:
         self.set("logits", logits.data_ptr())
         self.set("logits_stride", width * 4)
         self._take_kernels()
-        launch(run_layers, [self._record.ctypes.data], workers=self.threads)
+        launch(run_layers, [self._record.ctypes.data], workers=threads)
         return logits
 
     def _take_kernels(self) -> None:
