@@ -16,7 +16,6 @@ The last line is one JSON document.
 
 import argparse
 import json
-import platform
 import statistics
 import subprocess
 import sys
@@ -27,6 +26,7 @@ from typing import Any
 
 import numba
 import torch
+from machine import processor
 
 import seamount
 from seamount.checkpoint import locate
@@ -184,16 +184,6 @@ def together(runs: list[dict[str, Any]], names: list[str]) -> dict[str, Any]:
             cases[name]["limit"] = statistics.median(case["limit"] for case in each)
     last = {key: runs[-1][key] for key in ("memory", "packed_bytes", "load_seconds") if key in runs[-1]}
     return last | {"cases": cases}
-
-
-def processor() -> str:
-    """The processor's model, where the system tells."""
-    information = Path("/proc/cpuinfo")
-    if information.exists():
-        for line in information.read_text(encoding="utf-8").splitlines():
-            if line.startswith("model name"):
-                return line.partition(":")[2].strip()
-    return platform.processor() or platform.machine()
 
 
 def compare(arguments: argparse.Namespace) -> dict[str, Any]:

@@ -4,32 +4,31 @@
 
 Both sides read the same GGUF file, compute in the same dtype on as many threads, continue the same prompt greedily and
 are timed from their first new token to their last. `limit` is what memory alone would allow: the bytes of the weights
-that one token needs, against the rate at which the same threads sum a buffer larger than any cache. Needs the `test`
+that one token needs, against the rate at which as many threads read a buffer larger than any cache. Needs the `test`
 extra. The last line is one JSON document.
 """
 
 import argparse
 import json
-import platform
 import statistics
 import time
 from collections.abc import Callable
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import torch
 import transformers
+from machine import processor
 
 import seamount
 from seamount.checkpoint import locate
+from seamount.kernels.cpu.limits import read_limit
 from seamount.models import Model, cost
 
 PROMPT = (
     "A seamount is a mountain that rises from the sea floor without reaching the surface. Most are old volcanoes. "
     "Currents that meet one are turned upwards, and"
 )
-_READ_BYTES = 1 << 30
 
 
 class _Arrivals:
@@ -73,17 +72,6 @@ def theirs(model: Any, prompt: list[int], count: int) -> tuple[float, list[int]]
     return (arrivals.times[-1] - arrivals.times[0]) / (count - 1), output_BT[0, len(prompt) :].tolist()
 
 
-def read_rate() -> float:
-    """Bytes per second that all threads read together, at best of some passes over a large buffer."""
-    buffer = torch.ones(_READ_BYTES // 4)
-    seconds = []
-    for _ in range(6):
-        started = time.perf_counter()
-        buffer.sum()
-        seconds.append(time.perf_counter() - started)
-    return _READ_BYTES / min(seconds)
-
-
 def compare(sides: dict[str, Callable[[], tuple[float, list[int]]]], rounds: int) -> dict[str, Any]:
     """Tokens per second of each side: median, lowest and highest; the first round warms up and does not count."""
     rates: dict[str, list[float]] = {name: [] for name in sides}
@@ -100,16 +88,6 @@ def compare(sides: dict[str, Callable[[], tuple[float, list[int]]]], rounds: int
     first, second = tokens.values()
     found["equal_tokens"] = sum(one == other for one, other in zip(first, second, strict=True))
     return found
-
-
-def processor() -> str:
-    """The processor's model, where the system tells."""
-    information = Path("/proc/cpuinfo")
-    if information.exists():
-        for line in information.read_text(encoding="utf-8").splitlines():
-            if line.startswith("model name"):
-                return line.partition(":")[2].strip()
-    return platform.processor() or platform.machine()
 
 
 def main() -> None:
@@ -131,7 +109,7 @@ def main() -> None:
         assert model.tokenizer is not None, "the embedded model has a tokenizer"
         prompt = model.tokenizer.encode(PROMPT)
         reference = reference.to(dtype)
-        limit = read_rate()
+        limit = read_limit()
         case = compare(
             {
                 "ours": partial(ours, model, prompt, arguments.tokens),

@@ -14,11 +14,12 @@ from collections.abc import Callable
 
 import numba
 import torch
-from decode import processor, read_rate
+from machine import processor
 from torch import Tensor
 
 from seamount import kernels
 from seamount.kernels import reference
+from seamount.kernels.cpu.limits import read_limit
 from seamount.models import load_spec
 from seamount.models.model import Model
 
@@ -45,7 +46,7 @@ def main() -> None:
     with torch.device("meta"):
         shapes = [parameter.shape for parameter in Model(load_spec("embedded"), {}).parameters() if parameter.ndim == 2]
     weights = [torch.randn(shape).bfloat16() for shape in shapes]
-    nbytes, limit = sum(weight.nbytes for weight in weights), read_rate()
+    nbytes, limit = sum(weight.nbytes for weight in weights), read_limit()
     cases = {}
     print(f"{'product':<10}{'ms':>8}{'lowest':>8}{'GB/s':>8}{'share of limit':>16}")
     with torch.inference_mode():

@@ -11,7 +11,7 @@ from seamount.errors import ContextOverflow, RequestError
 from seamount.models.parts.batch import Batch, Cache
 from seamount.models.parts.layer import Layer, MTPLayer
 from seamount.models.parts.linear import Embedding, Linear, RMSNorm
-from seamount.models.program import Program, supports
+from seamount.models.program import Program, program_of
 from seamount.models.spec import ModelSpec
 from seamount.tokenizer import Tokenizer
 
@@ -31,6 +31,7 @@ class Model(nn.Module):
         self.lm_head = None if spec.tie_word_embeddings else Linear(spec.hidden_size, spec.vocab_size)
         self.mtp = nn.ModuleList(MTPLayer(layer, spec, number) for number, layer in enumerate(spec.mtp_layers))
         self._program: Program | None = None
+        self._has_chosen = False  # whether `_program` was looked for: weights may be packed after this constructor
 
     @property
     def dtype(self) -> torch.dtype:
@@ -57,12 +58,15 @@ class Model(nn.Module):
         return kernels.linear(hidden_TD, head).float()
 
     def logits_at(self, tokens_T: Tensor, batch: Batch, wanted: Sequence[int]) -> Tensor:
-        """Logits after some of a flat batch's tokens: their places in it -> (wanted, W), float32. Caches grow.
+        """Logits after some of a flat batch's tokens: their places in it, from 0 -> (wanted, W), float32. Caches grow.
 
         A packed model runs here as one compiled step (see program.py), any other through its modules.
+        Errors: RequestError for a place outside the batch; ContextOverflow where a cache is full.
         """
-        if self._program is None and supports(self):
-            self._program = Program(self)
+        if not all(0 <= place < len(tokens_T) for place in wanted):
+            raise RequestError(f"logits were asked for at {list(wanted)}, and the batch has {len(tokens_T)} tokens")
+        if not self._has_chosen:
+            self._program, self._has_chosen = program_of(self), True
         if self._program is not None:
             with torch.no_grad():
                 return self._program.logits(tokens_T, batch, wanted)

@@ -6,6 +6,7 @@ multiple of what the kernels' tiles hold; `supports` tells.
 
 from __future__ import annotations
 
+import logging
 import threading
 from collections.abc import Sequence
 from typing import Any
@@ -19,6 +20,7 @@ from seamount.kernels.packing import Packed
 from seamount.models.parts.batch import Batch
 from seamount.models.spec import GQASpec, LayerSpec, MLASpec, MoESpec
 
+_log = logging.getLogger("seamount")
 _COLUMNS = 16  # queries that attend together
 
 
@@ -32,14 +34,25 @@ def supports(model: Any) -> bool:
 
 
 def _is_supported(layer: LayerSpec) -> bool:
-    attention, feed_forward = layer.attention, layer.feed_forward
+    attention = layer.attention
     if isinstance(attention, MLASpec):
         dims = [attention.kv_lora_rank, attention.v_head_dim, attention.q_lora_rank or 0]
     else:
-        dims = []
-    if isinstance(feed_forward, MoESpec):
-        dims.append(feed_forward.moe_intermediate_size)
+        # A head's norm writes whole vectors, and would reach into the next head.
+        dims = [attention.head_dim] if attention.qk_norm else []
     return not any(dim % 16 for dim in dims)
+
+
+def program_of(model: Any) -> Program | None:
+    """The model's program, or None: for a model that is not packed, and, with a warning, where `supports` says no."""
+    if supports(model):
+        return Program(model)
+    if any(True for module in model.modules() for value in vars(module).values() if isinstance(value, Packed)):
+        _log.warning(
+            "this packed model runs operation by operation, much slower: a compiled step needs the CPU, bfloat16 for "
+            "what is not packed, and widths that are multiples of 16"
+        )
+    return None
 
 
 class Program:
@@ -67,8 +80,14 @@ class Program:
             return self._logits(tokens_T, batch, wanted)
 
     def _logits(self, tokens_T: Tensor, batch: Batch, wanted: Sequence[int]) -> Tensor:
-        spec, T = self._model.spec, len(tokens_T)
+        spec = self._model.spec
         caches = batch.caches or tuple(self._model.new_cache(length) for length in batch.lengths)
+        # The kernels check no address, so all that one is worked out from is checked here.
+        each = zip(caches, batch.lengths, strict=True)
+        expected_T = np.concatenate([np.arange(cache.length, cache.length + length) for cache, length in each])
+        positions_T = batch.positions_T.numpy()
+        assert np.array_equal(positions_T, expected_T), "a batch's tokens must follow what its caches hold"
+        assert len(tokens_T) == len(positions_T), "the batch's lengths must add up to its tokens"
         for cache, length in zip(caches, batch.lengths, strict=True):
             cache.reserve(length)
         bases = np.array([[cache.address(layer) for cache in caches] for layer in range(len(spec.layers))], np.int64)
@@ -82,7 +101,7 @@ class Program:
             self._layers[number, layer_record("rope_sin")] = sin_TR.data_ptr()
         logits = self._step.run(
             self._model.embed_tokens(tokens_T),
-            batch.positions_T.numpy(),
+            positions_T,
             sequence_T,
             self._blocks(batch.lengths),
             bases,
@@ -91,7 +110,6 @@ class Program:
         )
         for cache, length in zip(batch.caches or (), batch.lengths, strict=False):
             cache.advance(length)
-        assert sum(batch.lengths) == T, "the batch's lengths must add up to its tokens"
         return logits[:, : spec.vocab_size]
 
     def _blocks(self, lengths: Sequence[int]) -> Any:
@@ -175,8 +193,6 @@ class Program:
             put("experts", spec.n_routed_experts)
             put("top_k", spec.num_experts_per_tok)
             put("width", spec.moe_intermediate_size)
-            is_wide = module.gate.weight.dtype is torch.float32
-            put("router_is_wide", is_wide)
             put("router", self._address(module.gate.weight.detach().contiguous()))
             put("router_bias", getattr(module.gate, "e_score_correction_bias", None))
             put("scoring", spec.scoring_func == "sigmoid")

@@ -14,6 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import seamount
+from seamount.errors import RequestError
 from seamount.kernels.cpu.target import TARGET, available_paths
 from seamount.models import initialise, presets
 from seamount.models.model import Model
@@ -32,6 +33,7 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> dict[tuple[str, str], Mo
         initialise(presets.config(preset), directory / "model", seed=1)
         for format in ("int4", "int8"):
             made[preset, format] = seamount.load(directory / "model", quantize=format)
+            made[preset, f"{format} in float32"] = seamount.load(directory / "model", quantize=format, dtype="float32")
     return made
 
 
@@ -48,14 +50,17 @@ def whole(model: Model, tokens_T: torch.Tensor) -> torch.Tensor:
 @pytest.mark.parametrize("format", ["int4", "int8"])
 @pytest.mark.parametrize("preset", PRESETS)
 def test_equals_the_modules_path(models: dict[tuple[str, str], Model], preset: str, format: str) -> None:
-    model = models[preset, format]
+    model, modules = models[preset, format], models[preset, f"{format} in float32"]
     assert supports(model)
+    assert not supports(modules)
     tokens_T = tokens_of(model, 37)
     with torch.no_grad():
-        expected_TW = model.head(model.hidden(tokens_T, Batch.fresh([37], model.device)))
+        expected_TW = whole(modules, tokens_T)
     error_T = (whole(model, tokens_T) - expected_TW).norm(dim=-1) / expected_TW.norm(dim=-1)
-    # The modules keep bfloat16 between operations, the step float32; a router may then choose another expert.
-    assert error_T.median() < 0.05
+    # The step rounds queries, cached rows and probabilities to bfloat16, and the modules nothing.
+    # A router's choice between two experts that are nearly equal may then fall otherwise for a token or two.
+    assert error_T.sort().values[-4] < 0.03
+    assert error_T.max() < 0.3
 
 
 @pytest.mark.parametrize("preset", PRESETS)
@@ -116,6 +121,40 @@ def test_a_not_a_number_in_the_cache_is_seen(models: dict[tuple[str, str], Model
     cache.advance(1)
     batch = Batch.following(1, cache, model.device)
     assert model.logits_at(tokens_of(model, 1), batch, [0]).isnan().any()
+
+
+def test_widths_that_fill_no_block_give_the_modules_numbers(tmp_path: Path) -> None:
+    odd = {"moe_intermediate_size": 24, "intermediate_size": 104, "vocab_size": 509}
+    initialise("tiny-v2-lite", tmp_path / "model", seed=2, overrides=odd)
+    model = seamount.load(tmp_path / "model", quantize="int4")
+    modules = seamount.load(tmp_path / "model", quantize="int4", dtype="float32")
+    assert supports(model)
+    tokens_T = tokens_of(model, 37)
+    with torch.no_grad():
+        expected_TW = whole(modules, tokens_T)
+    error_T = (whole(model, tokens_T) - expected_TW).norm(dim=-1) / expected_TW.norm(dim=-1)
+    assert error_T.sort().values[-4] < 0.03
+
+
+def test_places_outside_the_batch_and_tokens_that_do_not_follow_are_refused(
+    models: dict[tuple[str, str], Model],
+) -> None:
+    model = models["tiny-llama", "int4"]
+    for place in (-1, 3):
+        with pytest.raises(RequestError, match="3 tokens"):
+            model.logits_at(tokens_of(model, 3), Batch.fresh([3], model.device), [place])
+    cache = model.new_cache(8)
+    stale = Batch.following(2, cache, model.device)
+    model.logits_at(tokens_of(model, 2), stale, [1])
+    with pytest.raises(AssertionError, match="follow"):
+        model.logits_at(tokens_of(model, 2), stale, [1])
+
+
+def test_a_slower_path_says_so(models: dict[tuple[str, str], Model], caplog: pytest.LogCaptureFixture) -> None:
+    model = models["tiny-llama", "int8 in float32"]
+    model._has_chosen = False
+    whole(model, tokens_of(model, 1))
+    assert "slower" in caplog.text
 
 
 def test_fewer_threads_change_no_bit_and_end(models: dict[tuple[str, str], Model]) -> None:

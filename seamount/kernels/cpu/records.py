@@ -111,8 +111,7 @@ LAYER = (
     "ff_norm",
     "experts",  # E, 0 for a dense layer
     "top_k",
-    "router",  # (E, D) bfloat16 or float32
-    "router_is_wide",
+    "router",  # (E, D) bfloat16
     "router_bias",  # (E) float32, 0 for none
     "scoring",  # 0 softmax, 1 sigmoid
     "method",  # 0 greedy, 1 best of each group, 2 best two of each group (noaux_tc)

@@ -8,7 +8,7 @@ import numpy as np
 
 from seamount.kernels.cpu.compiling import inner
 from seamount.kernels.cpu.records import L, S, get, get_float
-from seamount.kernels.cpu.rowwise import exp, router_score, router_score_wide
+from seamount.kernels.cpu.rowwise import exp, router_score
 from seamount.kernels.cpu.team import next_unit
 from seamount.kernels.cpu.vector import (
     apart,
@@ -39,10 +39,7 @@ def score_experts(step, layer, rows, stride):
         token, part = unit // parts, unit % parts
         row = rows + token * stride
         for expert in range(part * _PART, min(E, part * _PART + _PART)):
-            if get(layer, L.router_is_wide):
-                value = router_score_wide(row, router + expert * D * 4, D)
-            else:
-                value = router_score(row, router + expert * D * 2, D)
+            value = router_score(row, router + expert * D * 2, D)
             write_float(score + token * score_stride + expert * 4, value)
         unit = next_unit(get(step, S.team))
 

@@ -176,20 +176,3 @@ def router_score(x, weight, count):
             w = keep_lanes(load_bfloat16(weight + i * 2), count - i, nothing)
             a = fma(v, w, a)
     return sum_lanes(add(a, b))
-
-
-@inner
-def router_score_wide(x, weight, count):
-    """`router_score` for an expert's row of float32."""
-    apart()
-    a = floats(np.float32(0))
-    b = a
-    whole = count // 32 * 32
-    for i in range(0, whole, 32):
-        a = fma(load_floats(x + i * 4), load_floats(weight + i * 4), a)
-        b = fma(load_floats(x + i * 4 + 64), load_floats(weight + i * 4 + 64), b)
-    nothing = np.float32(0)
-    for i in range(whole, count, 16):
-        v = keep_lanes(load_floats(x + i * 4), count - i, nothing)
-        a = fma(v, keep_lanes(load_floats(weight + i * 4), count - i, nothing), a)
-    return sum_lanes(add(a, b))

@@ -61,7 +61,7 @@ class Step:
         self._record[S.head // 8 : S.head // 8 + len(head)] = head
         self._tile = np.frombuffer(tile_configuration(), np.uint8)
         self._workspace = torch.empty(0, dtype=torch.uint8)
-        self._layout: tuple[int, ...] = ()
+        self._layout = 0, 0  # tokens, and rows of the longest sequence to be split, that there is room for
         self.threads = meeting_workers(numba.get_num_threads())
 
     def set(self, name: str, value: int) -> None:
@@ -87,8 +87,9 @@ class Step:
         tables = [np.ascontiguousarray(table, np.int64) for table in (position_T, sequence_T, blocks, bases, wanted)]
         lists = [np.ascontiguousarray(page, np.int64) for page in pages]
         page_table = np.array([page.ctypes.data for page in lists], np.int64)
-        is_few = T * len(blocks) >= 0 and len(blocks) <= SPLIT_UNITS * self.threads
-        self._lay_out(T, len(wanted), len(pages), int(position_T.max()) + 1 if is_few else 0, len(blocks))
+        # Attention is split by segment only where there are few blocks, and needs room for their states only then.
+        may_split = len(blocks) < SPLIT_UNITS * self.threads
+        self._lay_out(max(T, len(wanted)), int(position_T.max()) + 1 if may_split else 0)
         for name, table in zip(("position", "sequence", "blocks", "bases", "wanted"), tables, strict=True):
             self.set(name, table.ctypes.data)
         self.set("pages", page_table.ctypes.data)
@@ -129,15 +130,12 @@ class Step:
     def _field(self, name: str) -> Any:
         return self._layers[:, getattr(L, name) // 8]
 
-    def _lay_out(self, T: int, wanted: int, sequences: int, longest: int, blocks: int) -> None:
-        """Give every buffer its place; nothing is moved while the batch fits the last layout."""
-        fits = self._layout and all(
-            need <= have for need, have in zip((T, wanted, longest, blocks), self._layout, strict=True)
-        )
-        if fits:
+    def _lay_out(self, T: int, longest: int) -> None:
+        """Give every buffer its place; nothing is moved while the batch fits what was made so far."""
+        if self._layout[0] >= T and longest <= self._layout[1]:
             return
-        self._layout = (T, wanted, _ceil(longest, 4 * SEGMENT), blocks)
-        sizes = self._sizes(max(T, wanted), self._layout[2], blocks)
+        self._layout = max(T, self._layout[0]), max(_ceil(longest, 4 * SEGMENT), self._layout[1])
+        sizes = self._sizes(*self._layout)
         starts, total = {}, 0
         for name, size in sizes.items():
             starts[name] = total
@@ -148,10 +146,10 @@ class Step:
             self.set(name, begin + start)
         x = begin - self._workspace.data_ptr() + starts["x"]
         stride = int(self._record[S.x_stride // 8])
-        self._x = self._workspace[x : x + max(T, wanted) * stride].view(torch.float32).view(-1, stride // 4)
+        self._x = self._workspace[x : x + self._layout[0] * stride].view(torch.float32).view(-1, stride // 4)
 
-    def _sizes(self, T: int, longest: int, blocks: int) -> dict[str, int]:
-        """Bytes of every buffer for T tokens; sets the strides."""
+    def _sizes(self, T: int, longest: int) -> dict[str, int]:
+        """Bytes of every buffer for T tokens, and for splitting sequences of `longest` rows; sets the strides."""
         field, D = self._field, self._hidden
         rows = _ceil(T, 16)
         E, K = int(field("experts").max()), int(field("top_k").max())
@@ -168,8 +166,8 @@ class Step:
         act = 64 * max(_ceil(D, 64) // 64, *(int(count.max()) for count in tiles.values()))
         head_act = 64 * max(int(tiles["w_uk"].max()), int(tiles["w_uv"].max()), (value + 63) // 64, 1)
         slots = T * K + 16 * min(E, T * K) + rows
-        column_groups = int((field("groups") * -(-field("heads") // field("groups") // 16)).max()) + H
-        states = blocks * column_groups * -(-longest // SEGMENT) * state_bytes(value)
+        # The kernel splits less than so many units: mixing.is_worth_splitting.
+        states = SPLIT_UNITS * self.threads * -(-longest // SEGMENT) * state_bytes(value)
         key = int(field("key_dim").max())
         attention = 64 + q_dim * 32 + 2 * state_bytes(value) + scratch_bytes(key, value)
         scratch = _ceil(max(rows * 256 + 4 * PANEL_BYTES, attention, (E + 64) * 8, (key + 64) * 4), 4096) + 4096
