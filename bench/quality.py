@@ -1,10 +1,12 @@
 """What each weight format costs in quality: error of the weights, and perplexity and divergence of the embedded model.
 
-    python bench/quality.py [--ggml libggml-base.so] [--tokens 1024] [--only NAME,...] [--synthetic]
+    python bench/quality.py [--ggml libggml-base.so] [--tokens 1024] [--only NAME]... [--synthetic]
 
 Every product takes quantised weights and quantised activations, in float32 otherwise, so that nothing but the format
-counts: ours with int8 activations for each token, llama.cpp's types with int8 activations for each 32 numbers, as it
-computes. llama.cpp's IQ types are encoded by its own library (`--ggml`), the others by the package gguf.
+counts: ours with one scale for a token's activations, llama.cpp's types with one for each 32 numbers, as it computes
+with most of them (IQ4_XS and Q6_K have one for 256). IQ4_NL, IQ4_XS and Q6_K are encoded by llama.cpp's own library
+(`--ggml`), the others by the package gguf. Rows that 256 does not divide are Q8_0 under Q6_K and IQ4_NL under IQ4_XS,
+as llama.cpp has it.
 Divergence is the mean of KL(unquantised || quantised) over all positions, in nats: far less noisy than perplexity.
 The embedded model's stored weights are Q4_1 themselves, with groups of 32 inputs; encoding them so again is free, and
 is no measure of that type. The last line is one JSON document.
@@ -31,7 +33,8 @@ from seamount.kernels import packing
 from seamount.models import Model
 
 WINDOW = 512
-LLAMA_BITS = {"Q4_0": 4.5, "Q4_1": 5.0, "IQ4_NL": 4.5, "IQ4_XS": 4.25, "Q8_0": 8.5}
+LLAMA_BITS = {"Q4_0": 4.5, "Q4_1": 5.0, "IQ4_NL": 4.5, "IQ4_XS": 4.25, "Q6_K": 6.5625, "Q8_0": 8.5}
+BY_LIBRARY = ("IQ4_NL", "IQ4_XS", "Q6_K")
 
 Encode = Callable[[Tensor], Tensor]  # a weight (N, K) as the format gives it back, float32
 
@@ -59,20 +62,20 @@ def ours(format: packing.Format) -> Encode:
 
 
 def per_token(x_TD: Tensor) -> Tensor:
-    """int8 with one scale a token."""
+    """One scale a token, int8 but for its large quads: the packed kernels' own."""
     code_TD, scale_T = packing.quantise_rows(x_TD)
     return code_TD.float() * scale_T[:, None]
 
 
-def per_token_twice(x_TD: Tensor) -> Tensor:
-    """Two int8 planes: the second holds what the first left."""
-    first_TD = per_token(x_TD)
-    return first_TD + per_token(x_TD - first_TD)
+def per_token_int8(x_TD: Tensor) -> Tensor:
+    """One scale a token, int8 for all of it."""
+    scale_T1 = x_TD.abs().amax(-1, keepdim=True) / 127
+    return (x_TD / scale_T1.clamp(min=1e-30)).round() * scale_T1
 
 
 def per_32(x_TD: Tensor) -> Tensor:
     """int8 with one scale for 32 numbers, as llama.cpp's Q8_0."""
-    return per_token(x_TD.reshape(-1, 32)).view(x_TD.shape)
+    return per_token_int8(x_TD.reshape(-1, 32)).view(x_TD.shape)
 
 
 def llama(name: str, library: ctypes.CDLL | None) -> Encode:
@@ -84,7 +87,8 @@ def llama(name: str, library: ctypes.CDLL | None) -> Encode:
         block, size = gguf.GGML_QUANT_SIZES[kind]
         chosen = kind
         if K % block:  # as llama.cpp does where a super-block does not divide the row
-            chosen, (block, size) = gguf.GGMLQuantizationType.IQ4_NL, gguf.GGML_QUANT_SIZES[20]
+            chosen = gguf.GGMLQuantizationType["Q8_0" if name == "Q6_K" else "IQ4_NL"]
+            block, size = gguf.GGML_QUANT_SIZES[chosen]
         source = np.ascontiguousarray(weight_NK.float().numpy())
         if library is None:
             code = gguf.quants.quantize(source, chosen)
@@ -110,16 +114,18 @@ def cases(library: ctypes.CDLL | None) -> dict[str, Case]:
         "int4, head int4": Case(4.25, int4, per_token, int4, per_token),
         "int4, activations exact": Case(4.25, int4, exact, int8, exact),
         "int8": Case(8, int8, per_token, int8, per_token),
+        "int4, activations plain int8": Case(4.25, int4, per_token_int8, int8, per_token_int8),
         "int8, activations exact": Case(8, int8, exact, int8, exact),
+        "int8, activations plain int8": Case(8, int8, per_token_int8, int8, per_token_int8),
         "only activations": Case(32, exact, per_token, exact, per_token),
-        "only activations, two planes": Case(32, exact, per_token_twice, exact, per_token_twice),
+        "only activations, plain int8": Case(32, exact, per_token_int8, exact, per_token_int8),
         "only activations, 32": Case(32, exact, per_32, exact, per_32),
     }
     for kind in ("qkv_proj", "o_proj", "gate_up_proj", "down_proj", "head"):
         rows[f"only activations, {kind}"] = Case(32, exact, per_token, exact, per_token, (kind,))
     q8 = llama("Q8_0", library)
     for name, bits in LLAMA_BITS.items():
-        if library is not None or not name.startswith("IQ"):
+        if library is not None or name not in BY_LIBRARY:
             rows[name] = Case(bits, llama(name, library), per_32, q8, per_32)
     return rows
 
@@ -210,7 +216,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--ggml", help="llama.cpp's libggml-base, to encode its types")
     parser.add_argument("--tokens", type=int, default=1024, help="of each of two texts")
-    parser.add_argument("--only", help="names of rows, by commas")
+    parser.add_argument("--only", action="append", help="a row's name; may be repeated")
     parser.add_argument("--synthetic", action="store_true", help="errors of synthetic weights only")
     arguments = parser.parse_args()
     library = ctypes.CDLL(arguments.ggml) if arguments.ggml else None
@@ -218,12 +224,12 @@ def main() -> None:
         library.ggml_quantize_chunk.restype = ctypes.c_size_t
     rows = cases(library)
     if arguments.only:
-        rows = {name: rows[name] for name in arguments.only.split(",")}
+        rows = {name: rows[name] for name in arguments.only}
     results: dict[str, dict[str, float]] = {}
     if arguments.synthetic:
         weights = synthetic()
         for name, encode in {"int4": ours("int4"), "int8": ours("int8")} | {
-            name: llama(name, library) for name in LLAMA_BITS if library is not None or not name.startswith("IQ")
+            name: llama(name, library) for name in LLAMA_BITS if library is not None or name not in BY_LIBRARY
         }.items():
             results[name] = {kind: float((encode(w) - w).norm() / w.norm()) for kind, w in weights.items()}
             print(f"{name:<8}", *(f"{kind} {error:.3%} " for kind, error in results[name].items()), flush=True)

@@ -1,7 +1,8 @@
 """Packed weights: integers in the order in which the kernels read them, with one float scale for each output row.
 
-W[n, k] is scale[n] * w8[n, k], where w8 is an integer in -127..127. An activation row is int8 with one scale, so a
-product is `scale_x * scale[n] * sum_k q[k] w8[n, k]`, and the sum is exact in 32-bit integers over all of K.
+W[n, k] is scale[n] * w8[n, k], where w8 is an integer in -127..127. An activation row is integers q with one scale,
+int8 but for the row's largest quads (`quantise_rows`), so a product is `scale_x * scale[n] * sum_k q[k] w8[n, k]`, and
+the sum is exact in 32-bit integers over all of K.
 
 Layout: W (N, K) is padded with zeros to multiples of 16 rows and 64 inputs. 16 rows are a block, 64 of its inputs a
 tile; a tile is 16 vectors of 64 bytes. Vector v holds the inputs 4v..4v+3, at byte (n % 16) * 4 + k % 4.
@@ -21,12 +22,21 @@ from typing import Literal
 
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 from seamount.errors import CheckpointError, ConfigError
 
 Format = Literal["int4", "int8"]
 FORMATS: tuple[Format, ...] = ("int4", "int8")
 ROWS, INPUTS = 16, 64  # of a tile
+QUAD = 4  # consecutive inputs that take a second byte together; at most one quad a tile of inputs does
+
+# What int8 may reach up to, as shares of a row's largest number: 2^(-i / 4), rounded to float32.
+REACHES = tuple(torch.tensor([2 ** (-i / 4) for i in range(25)], dtype=torch.float32).tolist())
+LEAST_REACH = 4  # the first index worth its trouble: a finer scale gains less than two before it
+SMALLEST_TOP = float(torch.tensor(1e-30, dtype=torch.float32))  # rows below it have no large quads
+LARGEST_CODE = round(127 / REACHES[-1])
+MOST_INPUTS = (2**31 - 1) // (127 * (QUAD * LARGEST_CODE + (INPUTS - QUAD) * 127)) * INPUTS  # whose sums are int32
 
 # The 16 levels of least squared error for groups of 32 nearly normal numbers under the best multiplier of either sign:
 # Lloyd's iteration, with zero kept as a level so that a zero weight stays one. bench/quality.py repeats the comparison.
@@ -81,11 +91,17 @@ def block_bytes(format: Format, columns: int) -> int:
 def packed_shapes(format: Format, shape: tuple[int, ...]) -> tuple[tuple[int, ...], tuple[int, ...]]:
     """The shapes of `blocks` and `scale` for a weight of shape (..., N, K).
 
-    Errors: ConfigError for an unknown format or fewer than two dimensions, or one of size zero.
+    Errors: ConfigError for an unknown format, fewer than two dimensions or one of size zero, or more inputs than
+    MOST_INPUTS.
     """
     if len(shape) < 2 or min(shape) < 1:
         raise ConfigError(f"a weight to pack needs the shape (..., N, K) without a zero, not {tuple(shape)}")
     *stack, N, K = shape
+    if K > MOST_INPUTS:
+        raise ConfigError(
+            f"a weight of shape {tuple(shape)} has {K} inputs, but a 32-bit sum is sure to hold only {MOST_INPUTS}; "
+            "load the model without packing"
+        )
     row_blocks = _ceil(N, ROWS)
     return (*stack, row_blocks, block_bytes(format, K)), (*stack, row_blocks * ROWS)
 
@@ -173,14 +189,33 @@ def unpack(packed: Packed) -> Tensor:
 
 
 def quantise_rows(x_TD: Tensor) -> tuple[Tensor, Tensor]:
-    """Activations as int8 with one scale a row: q = round(x * (127 / amax)), halves to even, and amax / 127.
+    """Activations as integers with one scale a row: int8, but for a row's largest quads, which need a second byte.
 
-    Shapes: (T, D) of any floating dtype -> int8 (T, D), float32 (T).
+    A quad is the inputs 4v..4v+3. int8 reaches up to `limit`: the smallest of the row's largest magnitude times REACHES
+    that leaves at most ceil(D / 64) quads with a number above it; the largest magnitude itself if that gains less than
+    a factor of two, or where it is below SMALLEST_TOP. With float32 operations alone, q = round(x * (127 / limit)),
+    halves to even, and the scale is limit / 127. Where 127 / limit is not finite the codes are zeros; a row that is not
+    finite has zeros and a scale that is not a number.
+
+    Shapes: (T, D) of any floating dtype -> int16 (T, D), within -LARGEST_CODE..LARGEST_CODE, float32 (T).
+    Source: large activations apart from the rest as in LLM.int8(), arXiv 2208.07339, section 3.2.
     """
     x_TD = x_TD.float()
-    amax_T1 = x_TD.abs().amax(-1, keepdim=True)
-    factor_T1 = torch.where(amax_T1 == 0, amax_T1, 127 / amax_T1)
-    return (x_TD * factor_T1).round().to(torch.int8), (amax_T1 / 127).squeeze(-1)
+    D, most = x_TD.shape[1], _ceil(x_TD.shape[1], INPUTS)
+    quad_TQ = functional.pad(x_TD.abs(), (0, most * INPUTS - D)).unflatten(1, (-1, QUAD)).amax(-1)
+    top_T = quad_TQ.amax(-1)
+    # At most so many quads stand above a limit exactly if the next one in the order of size does not.
+    next_T = quad_TQ.kthvalue(quad_TQ.shape[1] - most).values
+    limit_T = top_T
+    for reach in REACHES[LEAST_REACH:]:
+        lower_T = top_T * reach
+        limit_T = torch.where((next_T <= lower_T) & (top_T >= SMALLEST_TOP), lower_T, limit_T)
+    # torch takes 127 / tensor for a product with the reciprocal, which rounds twice.
+    factor_T = torch.full_like(limit_T, 127).div_(limit_T)
+    factor_T = torch.where(factor_T.isfinite(), factor_T, 0)
+    is_finite_T = top_T.isfinite()
+    code_TD = (x_TD * factor_T[:, None]).round_().masked_fill_(~is_finite_T[:, None], 0)
+    return code_TD.to(torch.int16), (limit_T / 127).masked_fill_(~is_finite_T, torch.nan)
 
 
 def random_packed(shape: tuple[int, ...], format: Format, generator: torch.Generator, deviation: float) -> Packed:

@@ -13,7 +13,6 @@ from seamount.models.names import FLOAT32
 from seamount.models.opened import opened, unpacked
 from seamount.models.packed import stored_names
 from seamount.models.packing import checked_format, pack_checkpoint, quantisation_config, read_into
-from seamount.models.rotation import rotation_of
 
 SHARD_BYTES = 2_000_000_000  # held in memory until it is full
 
@@ -46,9 +45,8 @@ def convert(
         config = {name: value for name, value in checkpoint.built.config.items() if name != "dtype"}
         config |= {"torch_dtype": str(dtype).removeprefix("torch."), "quantization_config": quantisation_config(format)}
         count, replaced = counting(checkpoint, progress), []
-        rotation = rotation_of(checkpoint.built.spec, format, checkpoint.slots, checkpoint.source)
         with CheckpointWriter(directory, config, shard_bytes=shard_bytes, overwrite=overwrite) as writer:
-            for packed, weight in pack_checkpoint(checkpoint, format, rotation, count):
+            for packed, weight in pack_checkpoint(checkpoint, format, count):
                 replaced.append(packed)
                 for name, tensor in zip(stored_names(packed.name), (weight.blocks, weight.scale), strict=True):
                     writer.add(name, tensor)
@@ -61,6 +59,6 @@ def convert(
                     for slot in own:
                         read_into(slot, slot.view(tensor), checkpoint.source)
                         count(slot)
-                    writer.add(name, rotation.apply(name, tensor).to(kept) if rotation else tensor)
+                    writer.add(name, tensor)
             if tokenizer is not None:
                 tokenizer.save(directory)

@@ -16,7 +16,6 @@ from seamount.models.names import FLOAT32, Slot
 from seamount.models.opened import OpenedModel, opened, unpacked
 from seamount.models.packed import install
 from seamount.models.packing import checked_format, pack_checkpoint, quantisation_config, read_into, stored_weights
-from seamount.models.rotation import rotation_of
 
 Progress = Callable[[int, int], None]  # bytes read so far, bytes in all
 
@@ -35,8 +34,7 @@ def load(
 
     `dtype` defaults to the config's, else to the stored one; for GGUF files, which are decoded, to bfloat16.
     `quantize`, "int4" or "int8", packs the weights while they are read; `dtype` is then that of all else. A checkpoint
-    that `seamount convert` packed is used as it lies in its files, which are memory-mapped. Packing as int8 turns the
-    residual stream (models/rotation.py), so hidden states are then in another basis; logits are not.
+    that `seamount convert` packed is used as it lies in its files, which are memory-mapped.
     Errors: ModelNotFound, ConfigError, CheckpointError (TensorMismatch lists every tensor at fault), TokenizerError.
     Cost: the model's own size in memory, plus a few per cent, or with `quantize` one tensor, while it is read. A packed
     checkpoint's pages are the system's file cache, filled when they are first used.
@@ -53,17 +51,14 @@ def load(
             _map(checkpoint, kept)
             return built.eval()
         if format is not None:
-            replaced, rotation = [], rotation_of(built.spec, format, slots, checkpoint.source)
-            for packed, weight in pack_checkpoint(checkpoint, format, rotation, counted):
+            replaced = []
+            for packed, weight in pack_checkpoint(checkpoint, format, counted):
                 install(built, packed.name, weight)
                 replaced.append(packed)
             slots = unpacked(replaced, slots)
             built.config["quantization_config"] = quantisation_config(format)
         _materialise(built, kept, device)
         _fill(checkpoint, slots, counted)
-        if format is not None and rotation is not None:
-            for name, parameter in built.named_parameters():
-                parameter.data.copy_(rotation.apply(name, parameter.data))
     return built.eval()
 
 

@@ -16,7 +16,6 @@ from seamount.kernels.packing import Format, Packed
 from seamount.models.names import Slot
 from seamount.models.opened import OpenedModel
 from seamount.models.packed import VERSION, PackedSlot, packed_slots, stored_names
-from seamount.models.rotation import Rotation
 
 Read = Callable[[Slot], None]  # called after each tensor, for progress
 
@@ -39,9 +38,7 @@ def checked_format(format: str) -> Format:
     raise ConfigError(f"quantize = {format!r} is not one of {', '.join(packing.FORMATS)}")
 
 
-def pack_checkpoint(
-    checkpoint: OpenedModel, format: Format, rotation: Rotation | None, read: Read
-) -> Iterator[tuple[PackedSlot, Packed]]:
+def pack_checkpoint(checkpoint: OpenedModel, format: Format, read: Read) -> Iterator[tuple[PackedSlot, Packed]]:
     """Every weight of an unpacked checkpoint that is to be packed, one parameter after the other.
 
     Errors: TensorMismatch where a second copy of a packed tensor differs from the first, CheckpointError for numbers
@@ -53,7 +50,7 @@ def pack_checkpoint(
         wanted.setdefault(packed.parameter, []).append(packed)
     for name, packed_of_one in wanted.items():
         slots = [slot for slot in checkpoint.slots if slot.target == name and not slot.is_copy]
-        yield from pack_parameter(parameters[name], slots, packed_of_one, source, rotation, read)
+        yield from pack_parameter(parameters[name], slots, packed_of_one, source, read)
         present = set(source.names())
         for slot in checkpoint.slots:
             if slot.target == name and slot.is_copy and slot.source in present:
@@ -85,7 +82,6 @@ def pack_parameter(
     slots: list[Slot],
     wanted: list[PackedSlot],
     source: TensorSource,
-    rotation: Rotation | None,
     read: Read,
 ) -> Iterator[tuple[PackedSlot, Packed]]:
     """The packed weights of one parameter, of which `parameter` is the shape on the meta device.
@@ -97,9 +93,8 @@ def pack_parameter(
 
     def pack(weight: Tensor, member: int | None) -> None:
         for slot in wanted:
-            turned = rotation.apply(slot.name, weight) if rotation else weight
             place = packed[slot.name] if member is None else packed[slot.name][member]
-            packing.pack_into(slot.view(turned), place)
+            packing.pack_into(slot.view(weight), place)
 
     if parameter.ndim == 2:
         pack(_assembled(parameter.shape, 0, parameter, slots, source, read), None)

@@ -7,7 +7,7 @@ import torch
 
 from seamount.errors import CheckpointError, ConfigError
 from seamount.kernels import packing
-from seamount.kernels.packing import CODEBOOK, FORMATS, codes, pack, quantise_rows, random_packed, unpack
+from seamount.kernels.packing import CODEBOOK, FORMATS, codes, pack, random_packed, unpack
 
 
 def normal(*shape: int, seed: int = 0) -> torch.Tensor:
@@ -147,14 +147,6 @@ def test_random_weights_are_repeatable_and_of_the_deviation_asked_for(format: pa
     assert first.scale[..., 40:].eq(0).all()
 
 
-def test_activations_round_halves_to_even_and_zero_rows_stay() -> None:
-    x_TD = torch.tensor([[127.0, 0.5, 1.5, -2.5], [0.0, 0.0, 0.0, 0.0], [-2.0, 1.0, 0.25, 0.0]])
-    code_TD, scale_T = quantise_rows(x_TD)
-    assert code_TD.dtype == torch.int8
-    assert code_TD.tolist() == [[127, 0, 2, -2], [0, 0, 0, 0], [-127, 64, 16, 0]]
-    assert scale_T.tolist() == pytest.approx([1.0, 0.0, 2 / 127])
-
-
 @pytest.mark.parametrize("format", FORMATS)
 @pytest.mark.parametrize("bad", [float("nan"), float("inf"), -float("inf")])
 def test_numbers_that_are_not_finite_are_refused(format: packing.Format, bad: float) -> None:
@@ -173,6 +165,12 @@ def test_shapes_and_formats_that_cannot_be_packed_are_refused() -> None:
         pack(torch.zeros(0, 4), "int4")
     with pytest.raises(ConfigError, match=r"torch\.int32"):
         pack(torch.zeros(4, 4, dtype=torch.int32), "int4")
+    # The most that one row's sum can come to: the largest code for a quad in each tile, and 127 for all others.
+    worst = 127 * (4 * packing.LARGEST_CODE + 60 * 127)
+    assert worst * packing.MOST_INPUTS // 64 < 2**31 <= worst * (packing.MOST_INPUTS // 64 + 1)
+    packing.packed_shapes("int4", (16, packing.MOST_INPUTS))
+    with pytest.raises(ConfigError, match=rf"{packing.MOST_INPUTS + 1} inputs.*32-bit"):
+        packing.packed_shapes("int8", (16, packing.MOST_INPUTS + 1))
     whole = pack(normal(20, 70), "int4")
     with pytest.raises(CheckpointError, match=r"blocks of an int8 weight of shape \[20, 70\]"):
         packing.packed("int8", (20, 70), whole.blocks, whole.scale)

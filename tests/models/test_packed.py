@@ -14,11 +14,11 @@ import seamount
 from seamount import kernels
 from seamount.checkpoint import open_tensors
 from seamount.errors import CheckpointError, ConfigError, CorruptFile, TensorMismatch, UnsupportedField
-from seamount.kernels.packing import Packed, pack, unpack
+from seamount.kernels.packing import FORMATS, Format, Packed, pack, unpack
 from seamount.models import Model, convert, initialise
 from seamount.models.packed import packed_weights
-from seamount.models.rotation import Rotation
 
+WITH_MTP = V3 | {"num_nextn_predict_layers": 1}
 TOKENS = torch.arange(1, 25).view(2, 12) * 3 % 97
 
 
@@ -35,7 +35,7 @@ def checkpoint(config: dict[str, Any], directory: Path) -> Path:
     "name", ["llama", "qwen2 tied", "qwen3", "deepseek", "v2 lite", "v2 unequal mscales, biases", "v3 tied, odd sizes"]
 )
 def test_a_packed_model_is_the_plain_one_but_for_rounding(name: str, tmp_path: Path, monkeypatch: Any) -> None:
-    """With exact activations only the rounding of the weights is left, wherever the stream is turned to."""
+    """With exact activations only the rounding of the weights is left."""
 
     def exact(x_TD: torch.Tensor, weight: Packed) -> torch.Tensor:
         return x_TD.float() @ unpack(weight).flatten(0, -2).T
@@ -46,29 +46,29 @@ def test_a_packed_model_is_the_plain_one_but_for_rounding(name: str, tmp_path: P
         quantised, wanted = packed.logits(TOKENS), plain.logits(TOKENS)
         monkeypatch.setattr(kernels.reference.packed, "packed_product", exact)
         found = packed.logits(TOKENS)
-    assert (found - wanted).norm() <= 0.05 * wanted.norm()
-    assert 1e-4 * wanted.norm() < (quantised - wanted).norm() <= 0.15 * wanted.norm()
+    exact_T, quantised_T = (
+        ((logits - wanted).norm(dim=-1) / wanted.norm(dim=-1)).flatten().sort().values for logits in (found, quantised)
+    )
+    # A router's choice between two experts that are nearly equal may fall otherwise for a token or two.
+    assert exact_T[-4] <= 0.05
+    assert 1e-4 < quantised_T[0] <= quantised_T[-4] <= 0.1
 
 
-@pytest.mark.parametrize("dim", [1, 9, 48, 200, 576])
-def test_the_rotation_is_dense_and_orthogonal(dim: int) -> None:
-    turned_DD = Rotation(dim, {}).turn(torch.eye(dim))
-    assert torch.allclose(turned_DD @ turned_DD.T, torch.eye(dim), atol=1e-5)
-    # A channel that stands out is spread over all of them.
-    assert turned_DD.abs().max() <= 6 / dim**0.5
-
-
-@pytest.mark.parametrize("config", [LLAMA | {"tie_word_embeddings": True}, DEEPSEEK, V2, V3])
-def test_load_quantised_convert_and_save_agree(config: dict[str, Any], tmp_path: Path) -> None:
-    checkpoint(config, tmp_path / "a")
-    direct = seamount.load(tmp_path / "a", quantize="int4")
-    convert(tmp_path / "a", tmp_path / "b", to="int4", shard_bytes=20_000)
+@pytest.mark.parametrize("format", FORMATS)
+@pytest.mark.parametrize("config", [LLAMA | {"tie_word_embeddings": True}, DEEPSEEK, V2, V3, WITH_MTP])
+def test_load_quantised_convert_and_save_agree(config: dict[str, Any], format: Format, tmp_path: Path) -> None:
+    if config is WITH_MTP:
+        initialise(config, tmp_path / "a")
+    else:
+        checkpoint(config, tmp_path / "a")
+    direct = seamount.load(tmp_path / "a", quantize=format)
+    convert(tmp_path / "a", tmp_path / "b", to=format, shard_bytes=20_000)
     assert len(list((tmp_path / "b").glob("model-*.safetensors"))) > 1
     converted = seamount.load(tmp_path / "b")
     seamount.save(direct, tmp_path / "c")
     saved = seamount.load(tmp_path / "c")
     described = json.loads((tmp_path / "b/config.json").read_text())["quantization_config"]
-    assert described == {"quant_method": "seamount", "format": "int4", "version": 1}
+    assert described == {"quant_method": "seamount", "format": format, "version": 1}
     for other in (converted, saved):
         assert weights(other).keys() == weights(direct).keys()
         for name, weight in weights(direct).items():
@@ -76,11 +76,13 @@ def test_load_quantised_convert_and_save_agree(config: dict[str, Any], tmp_path:
             assert torch.equal(weight.scale, weights(other)[name].scale)
         with torch.inference_mode():
             assert torch.equal(direct.logits(TOKENS), other.logits(TOKENS))
+    plain = dict(seamount.load(tmp_path / "a").named_parameters())
+    for name, kept in converted.named_parameters():
+        assert torch.equal(kept, plain[name])
 
 
 def test_each_kind_of_weight_is_packed_as_it_should_be(tmp_path: Path) -> None:
-    config = V3 | {"num_nextn_predict_layers": 1}
-    initialise(config, tmp_path / "a")
+    initialise(WITH_MTP, tmp_path / "a")
     plain, packed = seamount.load(tmp_path / "a", dtype="float32"), seamount.load(tmp_path / "a", quantize="int4")
     found = weights(packed)
     shapes = {name: (weight.format, *weight.shape) for name, weight in found.items() if "layers.1." in name}
@@ -137,12 +139,7 @@ def test_expanded_attention_of_a_packed_model_is_the_oracle_still(tmp_path: Path
 
 def test_fp8_checkpoints_convert(tmp_path: Path) -> None:
     quantisation = {"quant_method": "fp8", "fmt": "e4m3", "weight_block_size": [128, 128]}
-    # With an MTP layer nothing is turned, so the codes can be compared.
-    initialise(
-        V3 | {"num_nextn_predict_layers": 1, "hidden_size": 200, "quantization_config": quantisation},
-        tmp_path / "fp8",
-        seed=3,
-    )
+    initialise(V3 | {"hidden_size": 200, "quantization_config": quantisation}, tmp_path / "fp8", seed=3)
     convert(tmp_path / "fp8", tmp_path / "int8", to="int8")
     decoded, packed = seamount.load(tmp_path / "fp8"), seamount.load(tmp_path / "int8")
     down = decoded.layers[2].mlp.experts.down_proj
@@ -231,8 +228,7 @@ def test_foreign_and_damaged_packed_checkpoints_are_refused_by_name(tmp_path: Pa
 
 
 def test_a_second_copy_that_differs_from_a_packed_weight_is_refused(tmp_path: Path) -> None:
-    config = V3 | {"num_nextn_predict_layers": 1}
-    initialise(config, tmp_path)
+    initialise(WITH_MTP, tmp_path)
     seamount.load(tmp_path, quantize="int8")
     tensors = load_file(tmp_path / "model.safetensors")
     tensors["model.layers.3.shared_head.head.weight"][0, 0] += 1

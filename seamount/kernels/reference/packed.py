@@ -1,4 +1,4 @@
-"""Products with packed weights: int8 activations, exact integer sums, two float32 multiplications at the end.
+"""Products with packed weights: integer activations, exact integer sums, two float32 multiplications at the end.
 
 The arithmetic is fixed, so that every kernel can equal it bit for bit: `(float32(sum) * scale_x) * scale[n]`; SwiGLU in
 float32, quantised again for each row; experts added in ascending order, each as `out + weight * y` in float32 without a
