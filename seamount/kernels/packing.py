@@ -32,8 +32,8 @@ ROWS, INPUTS = 16, 64  # of a tile
 QUAD = 4  # consecutive inputs that take a second byte together; at most one quad a tile of inputs does
 
 # What int8 may reach up to, as shares of a row's largest number: 2^(-i / 4), rounded to float32.
-REACHES = tuple(torch.tensor([2 ** (-i / 4) for i in range(25)], dtype=torch.float32).tolist())
-LEAST_REACH = 4  # the first index worth its trouble: a finer scale gains less than two before it
+REACHES = tuple(torch.tensor([2 ** (-i / 4) for i in range(21)], dtype=torch.float32).tolist())
+LEAST_REACH = 6  # the first index worth its trouble: before it a finer scale gains less than a factor of 2.8
 SMALLEST_TOP = float(torch.tensor(1e-30, dtype=torch.float32))  # rows below it have no large quads
 LARGEST_CODE = round(127 / REACHES[-1])
 MOST_INPUTS = (2**31 - 1) // (127 * (QUAD * LARGEST_CODE + (INPUTS - QUAD) * 127)) * INPUTS  # whose sums are int32
@@ -193,7 +193,7 @@ def quantise_rows(x_TD: Tensor) -> tuple[Tensor, Tensor]:
 
     A quad is the inputs 4v..4v+3. int8 reaches up to `limit`: the smallest of the row's largest magnitude times REACHES
     that leaves at most ceil(D / 64) quads with a number above it; the largest magnitude itself if that gains less than
-    a factor of two, or where it is below SMALLEST_TOP. With float32 operations alone, q = round(x * (127 / limit)),
+    a factor of 2.8, or where it is below SMALLEST_TOP. With float32 operations alone, q = round(x * (127 / limit)),
     halves to even, and the scale is limit / 127. Where 127 / limit is not finite the codes are zeros; a row that is not
     finite has zeros and a scale that is not a number.
 

@@ -15,13 +15,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from seamount.kernels.cpu.attention import COLUMNS, MOST_GROUPS
 from seamount.kernels.cpu.step import Step, float_bits, layer_record, matrix_fields
 from seamount.kernels.packing import Packed
 from seamount.models.parts.batch import Batch
 from seamount.models.spec import GQASpec, LayerSpec, MLASpec, MoESpec
 
 _log = logging.getLogger("seamount")
-_COLUMNS = 16  # queries that attend together
+_UNITS = 8  # units of attention for each thread, so that all threads end together
 
 
 def supports(model: Any) -> bool:
@@ -66,7 +67,8 @@ class Program:
         attention = model.spec.layers[0].attention
         heads = attention.num_attention_heads
         groups = 1 if isinstance(attention, MLASpec) else attention.num_key_value_heads
-        self._block = max(1, _COLUMNS // (heads // groups))
+        # A column group: the tokens whose queries fill its columns, and the number of groups that such tokens make.
+        self._block, self._parts = max(1, COLUMNS // (heads // groups)), groups * -(-heads // groups // COLUMNS)
         self._ropes = [layer.attention.rope for layer in model.spec.layers]
         head = getattr(model.lm_head, "weight", None)
         assert isinstance(head, Packed), "a program is for a packed model: ask `supports`"
@@ -114,12 +116,17 @@ class Program:
 
     def _blocks(self, lengths: Sequence[int]) -> Any:
         """(first token, tokens, sequence) of the tokens that attend together."""
-        rows, start = [], 0
+        rows, start, together = [], 0, self._block * self._sharing(lengths)
         for sequence, length in enumerate(lengths):
-            for first in range(0, length, self._block):
-                rows.append((start + first, min(self._block, length - first), sequence))
+            for first in range(0, length, together):
+                rows.append((start + first, min(together, length - first), sequence))
             start += length
         return np.array(rows, np.int64)
+
+    def _sharing(self, lengths: Sequence[int]) -> int:
+        """Column groups that go through a sequence's pages together: as many as leave work for all threads."""
+        groups = sum(-(-length // self._block) for length in lengths) * self._parts
+        return max(1, min(MOST_GROUPS, groups // (_UNITS * self._step.threads)))
 
     def _layer(self, module: Any, spec: LayerSpec) -> Any:
         record = np.zeros(layer_record(None), np.int64)

@@ -51,7 +51,7 @@ def test_a_packed_model_is_the_plain_one_but_for_rounding(name: str, tmp_path: P
     )
     # A router's choice between two experts that are nearly equal may fall otherwise for a token or two.
     assert exact_T[-4] <= 0.05
-    assert 1e-4 < quantised_T[0] <= quantised_T[-4] <= 0.1
+    assert 1e-4 < quantised_T[0] <= quantised_T[-4] <= 0.15
 
 
 @pytest.mark.parametrize("format", FORMATS)

@@ -15,11 +15,12 @@ from hypothesis import strategies as st
 
 import seamount
 from seamount.errors import RequestError
+from seamount.kernels.cpu.attention import MOST_GROUPS
 from seamount.kernels.cpu.target import TARGET, available_paths
 from seamount.models import initialise, presets
 from seamount.models.model import Model
 from seamount.models.parts.batch import Batch
-from seamount.models.program import supports
+from seamount.models.program import Program, supports
 
 PRESETS = ("tiny-llama", "tiny-qwen2", "tiny-qwen3", "tiny-moe", "tiny-v2-lite", "tiny-v2", "tiny-v3")
 
@@ -101,6 +102,33 @@ def test_long_sequences_are_split_by_segment_without_changing_a_bit(models: dict
     model.logits_at(tokens_T[:-1], Batch.following(1099, cache, model.device), [1098])
     alone = model.logits_at(tokens_T[-1:], Batch.following(1, cache, model.device), [0])
     assert torch.equal(alone[0], whole(model, tokens_T)[-1])
+
+
+@pytest.mark.parametrize("preset", ["tiny-llama", "tiny-v2-lite", "tiny-v2"])
+def test_tokens_that_share_pages_give_the_bits_of_each_alone(
+    models: dict[tuple[str, str], Model], preset: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = models[preset, "int4"]
+    lengths = (170, 3, 41)
+    tokens_T = tokens_of(model, sum(lengths))
+    results = []
+    for groups in (1, 3, MOST_GROUPS):
+        monkeypatch.setattr(Program, "_sharing", lambda self, lengths, groups=groups: groups)
+        batch = Batch.fresh(lengths, model.device)
+        results.append(model.logits_at(tokens_T, batch, range(sum(lengths))))
+    assert torch.equal(results[0], results[1])
+    assert torch.equal(results[0], results[2])
+
+
+def test_a_long_prompt_shares_pages_and_leaves_work_for_every_thread(models: dict[tuple[str, str], Model]) -> None:
+    program = Program(models["tiny-v2-lite", "int4"])
+    for threads in (1, 2, 8, 64):
+        program._step.threads = threads
+        alone, prompt = program._blocks([1] * 4), program._blocks([512, 512])
+        assert len(alone) == 4
+        assert prompt[:, 1].sum() == 1024
+        assert len(prompt) >= min(1024 // program._block, 8 * threads)
+        assert (prompt[:, 1].max() > program._block) == (threads < 16)
 
 
 def test_unwritten_rows_are_never_read(models: dict[tuple[str, str], Model]) -> None:

@@ -1,14 +1,16 @@
 """Attention over cached rows: bfloat16 rows in pages of 64, up to sixteen queries at a time, one fixed order of sums.
 
-The sixteen columns of a unit are queries that read the same keys: the heads of one key-value head (all heads, for a
-latent cache), of one token or of several. A row is loaded once for all of them.
+The sixteen columns of a group are queries that read the same keys: the heads of one key-value head (all heads, for a
+latent cache), of one token or of several. A row is loaded once for all of them, and groups that read the same pages go
+through them together, so that a page's values are interleaved for the tiles once for all groups.
 
     scores  S[s, j]  rows s of the page by columns j, tiles of 32 numbers along the key
     softmax          online, page by page: m = max(m, max over s), p = exp(scale S - m), l = l exp(m_old - m) + sum of p
     output  O[j, c]  p rounded to bfloat16, tiles of 32 rows along s
 
 Pages are folded into segments of 512 rows, and segments into the result, always in the order of the rows: so a token's
-numbers depend on its own rows alone, whoever else is in the batch and however the work was divided.
+numbers depend on its own rows alone, whoever else is in the batch and however the work was divided. Only a value that
+is not finite also reaches earlier tokens of its group or of groups beside it, as 0 times itself.
 
 Source: online softmax, arXiv 1805.02867; split along the keys, Flash-Decoding (2023).
 """
@@ -17,6 +19,7 @@ import numpy as np
 
 from seamount.kernels.cpu.compiling import inlined, inner
 from seamount.kernels.cpu.rowwise import exp
+from seamount.kernels.cpu.softmax import falling_exp, store_weights
 from seamount.kernels.cpu.target import TARGET
 from seamount.kernels.cpu.tiles import tile_dot_bfloat16, tile_load, tile_store, tile_zero
 from seamount.kernels.cpu.vector import (
@@ -32,7 +35,6 @@ from seamount.kernels.cpu.vector import (
     load_bytes,
     load_floats,
     load_ints,
-    max_lanes,
     multiply,
     pair_even,
     pair_odd,
@@ -40,17 +42,21 @@ from seamount.kernels.cpu.vector import (
     read_half,
     read_int32,
     read_int64,
-    store_bfloat16,
     store_bytes,
     store_floats,
     store_ints,
     subtract,
     transpose16,
     write_half,
+    write_int64,
     zero_ints,
 )
 
 PAGE, SEGMENT, COLUMNS = 64, 512, 16
+HALF = 32  # rows of a page that one tile holds as pairs
+MOST_GROUPS = 8  # column groups that go through a page together
+_P_BYTES, _SCORE_BYTES, _SEEN_BYTES = COLUMNS * PAGE * 2, COLUMNS * PAGE * 4, 16  # of one group
+_MIXED_BYTES = 8 * 2048  # a page's values interleaved, 16 numbers of each: eight of these by turns
 _LOW = np.float32(-1e30)  # below every score, and finite, so that LOW - LOW is 0
 _ZERO, _ONE = np.float32(0), np.float32(1)
 
@@ -68,9 +74,9 @@ def state_bytes(value_dim):
 
 @inlined
 def scratch_bytes(key_dim, value_dim):
-    """Bytes that one thread needs beside the states."""
+    """Bytes that one thread needs beside the states and the queries."""
     keys, values = (key_dim + 31) // 32 * 64, (value_dim + 31) // 32 * 64
-    return 16 * keys * 2 + PAGE * (keys + values) + 4096 * 2 + 2048 + 16 * 1024 + 256
+    return MOST_GROUPS * (_P_BYTES + _SCORE_BYTES + _SEEN_BYTES) + _MIXED_BYTES + PAGE * (keys + values)
 
 
 @inlined
@@ -95,79 +101,104 @@ if TARGET.has_amx:
 
     @inner
     def _scores(keys, stride, queries, tiles, out):
-        """64 rows by 16 columns: out (64, 16) float32."""
+        """32 rows by 16 columns: out (32, 16) float32."""
         apart()
-        for block in range(0, 4, 2):
-            first = keys + block * 16 * stride
-            second = first + 16 * stride
-            tile_zero(0)
-            tile_zero(1)
-            for tile in range(tiles):
-                tile_load(3, queries + tile * 1024, 64)
-                tile_load(2, first + tile * 64, stride)
-                tile_dot_bfloat16(0, 2, 3)
-                tile_load(2, second + tile * 64, stride)
-                tile_dot_bfloat16(1, 2, 3)
-            tile_store(0, out + block * 1024, 64)
-            tile_store(1, out + block * 1024 + 1024, 64)
+        second = keys + 16 * stride
+        tile_zero(0)
+        tile_zero(1)
+        for tile in range(tiles):
+            tile_load(3, queries + tile * 1024, 64)
+            tile_load(2, keys + tile * 64, stride)
+            tile_dot_bfloat16(0, 2, 3)
+            tile_load(2, second + tile * 64, stride)
+            tile_dot_bfloat16(1, 2, 3)
+        tile_store(0, out, 64)
+        tile_store(1, out + 1024, 64)
 
-    @inner
-    def _outputs(values, stride, p, width, out, scratch):
-        """O (16, width) += p (16, 64) by 64 rows of values."""
-        apart()
-        for column in range(0, width, 16):
-            mixed = scratch + (column // 16 % 8) * 2048
-            for pair in range(32):
-                row = values + 2 * pair * stride + column * 2
-                interleave_bfloat16(row, row + stride, mixed + pair * 64)
-            tile_load(0, out + column * 4, width * 4)
-            tile_load(2, p, 128)
-            tile_load(3, mixed, 64)
-            tile_dot_bfloat16(0, 2, 3)
-            tile_load(2, p + 64, 128)
-            tile_load(3, mixed + 1024, 64)
-            tile_dot_bfloat16(0, 2, 3)
-            tile_store(0, out + column * 4, width * 4)
+    @inlined
+    def _mix(p, rows, mixed, is_first, out, stride):
+        """Sixteen numbers of O: those before, unless this is the first page, and p by the interleaved values."""
+        if is_first:
+            tile_zero(0)
+        else:
+            tile_load(0, out, stride)
+        tile_load(1, p, 64)
+        tile_dot_bfloat16(0, 1, 2)
+        if rows > HALF:
+            tile_load(1, p + 1024, 64)
+            tile_dot_bfloat16(0, 1, 3)
+        tile_store(0, out, stride)
+
+    @inlined
+    def _take_mixed(mixed):
+        """Keep the interleaved values in tiles while all groups use them."""
+        tile_load(2, mixed, 64)
+        tile_load(3, mixed + 1024, 64)
 
 else:
 
     @inner
     def _scores(keys, stride, queries, tiles, out):
-        """64 rows by 16 columns: out (64, 16) float32."""
+        """32 rows by 16 columns: out (32, 16) float32."""
         apart()
-        for row in range(64):
+        for row in range(HALF):
             store_floats(out + row * 64, floats(_ZERO))
-        for block in range(4):
+        for block in range(2):
             for tile in range(tiles):
                 _dot(out + block * 1024, 64, keys + block * 16 * stride + tile * 64, stride, queries + tile * 1024)
 
     @inner
-    def _outputs(values, stride, p, width, out, scratch):
-        """O (16, width) += p (16, 64) by 64 rows of values."""
+    def _mix(p, rows, mixed, is_first, out, stride):
+        """Sixteen numbers of O: those before, unless this is the first page, and p by the interleaved values."""
         apart()
-        for column in range(0, width, 16):
-            for pair in range(32):
-                row = values + 2 * pair * stride + column * 2
-                interleave_bfloat16(row, row + stride, scratch + pair * 64)
-            _dot(out + column * 4, width * 4, p, 128, scratch)
-            _dot(out + column * 4, width * 4, p + 64, 128, scratch + 1024)
+        if is_first:
+            for column in range(COLUMNS):
+                store_floats(out + column * stride, floats(_ZERO))
+        _dot(out, stride, p, 64, mixed)
+        if rows > HALF:
+            _dot(out, stride, p + 1024, 64, mixed + 1024)
+
+    @inlined
+    def _take_mixed(mixed):
+        """The values stay in memory."""
+
+
+@inner
+def _outputs(values, stride, first, rows, width, groups, seen, p, is_first, states, state_step, scratch):
+    """O (16, width) += p (16, 64) by 64 rows of values, for every group that sees row `first`.
+
+    All groups take 16 numbers before the next 16 are interleaved, so that those stay in the nearest cache.
+    """
+    apart()
+    pairs = 16 if rows <= HALF else 32
+    for column in range(0, width, 16):
+        mixed = scratch + (column // 16 % 8) * 2048
+        for pair in range(pairs):
+            row = values + 2 * pair * stride + column * 2
+            interleave_bfloat16(row, row + stride, mixed + pair * 64)
+        _take_mixed(mixed)
+        for group in range(groups):
+            here = read_int64(seen + group * _SEEN_BYTES) - first
+            if here > 0:
+                out = states + group * state_step + 128 + column * 4
+                _mix(p + group * _P_BYTES, here, mixed, is_first, out, width * 4)
 
 
 @inner
 def _copy_rows(source, stride, rows, dim, out, out_stride):
-    """Copy `rows` rows of bfloat16 and make zeros of the rest of 64 rows and of each row's padding."""
+    """Copy `rows` rows of bfloat16; zeros for the rest of 32 or 64 rows, and for each row's padding."""
     apart()
     whole = dim * 2 // 64 * 64
-    for row in range(PAGE):
-        place = out + row * out_stride
-        for i in range(0, out_stride, 64):
-            if row < rows and i < whole:
-                store_bytes(place + i, load_bytes(source + row * stride + i))
-            else:
-                store_ints(place + i, zero_ints())
-        if row < rows:
-            for i in range(whole, dim * 2, 2):
-                write_half(place + i, read_half(source + row * stride + i))
+    for row in range(rows):
+        place, old = out + row * out_stride, source + row * stride
+        for i in range(0, whole, 64):
+            store_bytes(place + i, load_bytes(old + i))
+        for i in range(whole, out_stride, 64):
+            store_ints(place + i, zero_ints())
+        for i in range(whole, dim * 2, 2):
+            write_half(place + i, read_half(old + i))
+    for i in range(rows * out_stride, _padded(rows, HALF) * out_stride, 64):
+        store_ints(out + i, zero_ints())
 
 
 @inner
@@ -177,51 +208,66 @@ def pack_queries(q, count, heads, token_stride, head_stride, dim, scratch, out):
     Column j is head j % heads of token j // heads; missing columns are zero.
     """
     apart()
-    for column in range(COLUMNS):
-        row = q + (column // heads) * token_stride + (column % heads) * head_stride
-        for i in range(0, dim * 2, 64):
-            if column < count:
-                store_bytes(scratch + column * dim * 2 + i, load_bytes(row + i))
-            else:
-                store_ints(scratch + column * dim * 2 + i, zero_ints())
+    source, stride = q, head_stride
+    if heads < COLUMNS:
+        source, stride = scratch, dim * 2
+        for column in range(COLUMNS):
+            row = q + (column // heads) * token_stride + (column % heads) * head_stride
+            for i in range(0, dim * 2, 64):
+                if column < count:
+                    store_bytes(scratch + column * dim * 2 + i, load_bytes(row + i))
+                else:
+                    store_ints(scratch + column * dim * 2 + i, zero_ints())
     for tile in range(dim // 32):
-        transpose16(scratch + tile * 64, dim * 2, out + tile * 1024, 64)
+        transpose16(source + tile * 64, stride, out + tile * 1024, 64)
 
 
 @inner
-def _softmax(scores, limits, page, scale, state, p):
-    """Fold one page's scores into m and l; p as bfloat16 (16, 64), and O's old part scaled."""
+def _softmax(scores, limits, first, rows, is_whole, scale, state, p):
+    """Fold 32 or 64 rows of a page into m and l; p as bfloat16 (2 halves, 16, 32); the factors of O's old part.
+
+    is_whole: all columns see all rows, and no score is to be dropped.
+    """
     apart()
-    visible = load_ints(limits)
     old = load_floats(state)
-    best = old
-    for row in range(PAGE):
-        v = keep_below(multiply(load_floats(scores + row * 64), floats(scale)), visible, np.int32(page * PAGE + row))
-        store_floats(scores + row * 64, v)
-        best = larger(v, best)
+    best, other = old, old
+    if is_whole:
+        for row in range(0, rows, 2):
+            best = larger(multiply(load_floats(scores + row * 64), floats(scale)), best)
+            other = larger(multiply(load_floats(scores + row * 64 + 64), floats(scale)), other)
+    else:
+        visible = load_ints(limits)
+        for row in range(rows):
+            v = keep_below(multiply(load_floats(scores + row * 64), floats(scale)), visible, np.int32(first + row))
+            best = larger(v, best)
+            store_floats(scores + row * 64, v)
+    best = larger(other, best)
+    # What was stored to be read again is scaled already.
+    again = floats(scale) if is_whole else floats(_ONE)
     total = floats(_ZERO)
-    for row in range(PAGE):
-        v = exp(subtract(load_floats(scores + row * 64), best))
-        store_floats(scores + row * 64, v)
-        total = add(total, v)
-    factor = exp(subtract(old, best))
+    for pair in range(rows // 2):
+        even = falling_exp(subtract(multiply(load_floats(scores + pair * 128), again), best))
+        odd = falling_exp(subtract(multiply(load_floats(scores + pair * 128 + 64), again), best))
+        total = add(add(total, even), odd)
+        store_weights(scores + pair * 64, even, odd)
+    factor = falling_exp(subtract(old, best))
     store_floats(state, best)
     store_floats(state + 64, fma(load_floats(state + 64), factor, total))
-    for block in range(4):
-        transpose16(scores + block * 1024, 64, scores + 4096, 64)
-        for column in range(COLUMNS):
-            store_bfloat16(p + column * 128 + block * 32, load_floats(scores + 4096 + column * 64))
+    for half in range(rows // HALF):
+        transpose16(scores + half * 1024, 64, p + half * 1024, 64)
     return factor
 
 
 @inner
 def _scale_outputs(state, width, factors):
+    """O's rows by their factors; a factor of 1 changes nothing."""
     apart()
     for column in range(COLUMNS):
-        factor = floats(read_float(factors + column * 4))
-        row = state + 128 + column * width * 4
-        for i in range(0, width * 4, 64):
-            store_floats(row + i, multiply(load_floats(row + i), factor))
+        factor = read_float(factors + column * 4)
+        if factor != _ONE:
+            row = state + 128 + column * width * 4
+            for i in range(0, width * 4, 64):
+                store_floats(row + i, multiply(load_floats(row + i), floats(factor)))
 
 
 @inner
@@ -231,6 +277,24 @@ def begin(state, value_dim):
     store_floats(state, floats(_LOW))
     for i in range(64, state_bytes(value_dim), 64):
         store_floats(state + i, floats(_ZERO))
+
+
+@inner
+def _begin_groups(groups, limits, first, last, seen, states, state_step):
+    """m and l of nothing seen, and for each group the most and the fewest rows that one of its columns sees."""
+    apart()
+    for group in range(groups):
+        most, fewest = 0, last
+        for column in range(COLUMNS):
+            limit = np.int64(read_int32(limits + group * 64 + column * 4))
+            most = max(most, limit)
+            if limit > 0:
+                fewest = min(fewest, limit)
+        write_int64(seen + group * _SEEN_BYTES, min(most, last))
+        write_int64(seen + group * _SEEN_BYTES + 8, fewest)
+        if most > first:
+            store_floats(states + group * state_step, floats(_LOW))
+            store_floats(states + group * state_step + 64, floats(_ZERO))
 
 
 @inner
@@ -245,28 +309,35 @@ def segment(
     value_dim,
     first,
     last,
+    groups,
     limits,
     scale,
     queries,
-    state,
+    query_step,
+    states,
+    state_step,
     scratch,
 ):
-    """Fold the rows first .. last - 1 into the state of sixteen columns; `first` is a multiple of 64.
+    """The states of some groups of sixteen columns after the rows first .. last - 1; `first` is a multiple of 64.
 
     base, pages: row s stands at `base + pages[s // 64] * page_bytes + (s % 64) * row_bytes`; its key begins at byte
-    `key_at`, its value at `value_at`. limits: 16 int32, the rows that each column sees. queries: from pack_queries.
+    `key_at`, its value at `value_at`. groups: up to MOST_GROUPS. limits (groups, 16) int32: the rows that each column
+    sees, 0 for a column without a query. queries: of each group, `query_step` bytes apart, what pack_queries
+    wrote. states: written from the start, `state_step` bytes apart, but left alone for a group that sees no row here.
     """
     apart()
     tiles = _padded(key_dim, 32) // 32
     width = _padded(value_dim, 16)
-    scores = scratch
-    p = scratch + 8192
-    mixed = p + 2048
-    key_copy = mixed + 16 * 1024
+    seen = scratch
+    scores = seen + MOST_GROUPS * _SEEN_BYTES
+    p = scores + MOST_GROUPS * _SCORE_BYTES
+    mixed = p + MOST_GROUPS * _P_BYTES
+    key_copy = mixed + _MIXED_BYTES
     value_copy = key_copy + PAGE * tiles * 64
-    for page in range(first // PAGE, (last + PAGE - 1) // PAGE):
-        place = base + read_int64(pages + page * 8) * page_bytes
-        rows = min(PAGE, last - page * PAGE)
+    _begin_groups(groups, limits, first, last, seen, states, state_step)
+    for start in range(first, last, PAGE):
+        place = base + read_int64(pages + start // PAGE * 8) * page_bytes
+        rows = min(PAGE, last - start)
         keys = place + key_at
         key_stride = row_bytes
         values = place + value_at
@@ -275,16 +346,30 @@ def segment(
             _copy_rows(keys, row_bytes, rows, key_dim, key_copy, tiles * 64)
             keys = key_copy
             key_stride = tiles * 64
-        if rows < PAGE or value_dim % 16 != 0:
+        if key_at == value_at and value_dim <= key_dim and value_dim % 16 == 0:
+            values = keys
+            value_stride = key_stride
+        elif rows < PAGE or value_dim % 16 != 0:
             value_stride = _padded(width * 2, 64)
             _copy_rows(values, row_bytes, rows, value_dim, value_copy, value_stride)
             values = value_copy
-        _scores(keys, key_stride, queries, tiles, scores)
-        factor = _softmax(scores, limits, page, scale, state, p)
-        store_floats(scores, factor)
-        if max_lanes(subtract(floats(_ONE), factor)) > _ZERO:
-            _scale_outputs(state, width, scores)
-        _outputs(values, value_stride, p, width, state + 128, mixed)
+        # All groups take 32 rows before the next 32, which are more bytes than a group's queries.
+        for row in range(0, rows, HALF):
+            for group in range(groups):
+                if read_int64(seen + group * _SEEN_BYTES) > start + row:
+                    out = scores + group * _SCORE_BYTES + row * 64
+                    _scores(keys + row * key_stride, key_stride, queries + group * query_step, tiles, out)
+        for group in range(groups):
+            here = min(rows, read_int64(seen + group * _SEEN_BYTES) - start)
+            if here > 0:
+                here = _padded(here, HALF)
+                is_whole = read_int64(seen + group * _SEEN_BYTES + 8) >= start + here
+                state, own = states + group * state_step, scores + group * _SCORE_BYTES
+                factor = _softmax(own, limits + group * 64, start, here, is_whole, scale, state, p + group * _P_BYTES)
+                store_floats(own, factor)
+                if start > first:
+                    _scale_outputs(state, width, own)
+        _outputs(values, value_stride, start, rows, width, groups, seen, p, start == first, states, state_step, mixed)
 
 
 @inner

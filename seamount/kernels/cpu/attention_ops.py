@@ -147,16 +147,16 @@ def _attend(arguments, unit, first_segment, last_segment, state, scratch):
     newer = state + argument(arguments, STATE_BYTES)
     for segment in range(first_segment, min(last_segment, (rows + SEGMENT - 1) // SEGMENT)):
         place = state if segment == first_segment else newer
-        begin(place, value_dim)
         first, last = segment * SEGMENT, min(rows, (segment + 1) * SEGMENT)
         if is_bfloat16:
             attention.segment(
                 argument(arguments, BASE), argument(arguments, PAGES), PAGE * row, row,
                 group * argument(arguments, KEY_STEP), argument(arguments, KEY_DIM),
                 argument(arguments, VALUE_AT) + group * argument(arguments, VALUE_STEP), value_dim, first, last,
-                limits, bits_to_float(argument(arguments, SCALE)), queries, place, space,
+                1, limits, bits_to_float(argument(arguments, SCALE)), queries, 0, place, 0, space,
             )  # fmt: skip
         else:
+            begin(place, value_dim)
             _segment(arguments, group, first, last, start, heads, columns, queries, place, space)
         if segment > first_segment:
             fold(state, place, value_dim)

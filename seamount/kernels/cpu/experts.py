@@ -7,6 +7,7 @@ ascending order, so that a token's sum has one order and needs no scatter pass.
 
 import numpy as np
 
+from seamount.kernels.cpu.activations import END, quantise
 from seamount.kernels.cpu.compiling import inlined, inner
 from seamount.kernels.cpu.products import (
     FEW,
@@ -14,12 +15,13 @@ from seamount.kernels.cpu.products import (
     PANEL_BYTES,
     dequantised,
     few_products,
-    first_panel,
+    list_quads,
     pair_sums,
     row_bytes,
+    sums_place,
 )
 from seamount.kernels.cpu.records import GROUP_BYTES, G, L, S, get, put
-from seamount.kernels.cpu.rowwise import quantise, silu
+from seamount.kernels.cpu.rowwise import silu
 from seamount.kernels.cpu.team import next_unit
 from seamount.kernels.cpu.vector import (
     add,
@@ -35,12 +37,12 @@ from seamount.kernels.cpu.vector import (
     store_bytes,
     store_floats,
     write_float,
-    write_int32,
     write_int64,
 )
 
 _ZERO = np.float32(0)
 _CHUNK = 8  # row blocks of gate (and of up) in one unit of work
+MOST_PAIRS = 4  # pairs of row blocks of down in one unit of work
 
 
 @inner
@@ -78,7 +80,7 @@ def group_tokens(step, layer):
     T, E, K = get(step, S.tokens), get(layer, L.experts), get(layer, L.top_k)
     D = get(step, S.hidden)
     kb = (D + 63) // 64
-    rows = get(step, S.act_rows)
+    rows, note_step = get(step, S.act_rows), get(step, S.note_step)
     choice, weight = get(step, S.choice), get(step, S.choice_weight)
     groups, slots, slot_weight = get(step, S.groups), get(step, S.slots), get(step, S.slot_weight)
     slot, made = 0, 0
@@ -116,19 +118,16 @@ def group_tokens(step, layer):
         if is_shared or T == 1:
             put(group, G.act, get(step, S.act))
             put(group, G.act_rows, rows)
-            put(group, G.scale, get(step, S.act_scale))
-            put(group, G.bias, get(step, S.act_bias))
+            put(group, G.notes, get(step, S.act_notes))
         else:
             put(group, G.act, get(step, S.slot_act) + slot * kb * 64)
             put(group, G.act_rows, 16)
-            put(group, G.scale, get(step, S.slot_scale) + slot * 4)
-            put(group, G.bias, get(step, S.slot_bias) + slot * 4)
+            put(group, G.notes, get(step, S.slot_notes) + slot * note_step)
         taken = _tiled(count, rows)
         put(group, G.h, h)
         put(group, G.h_rows, rows)
         put(group, G.h_act, h_act)
-        put(group, G.h_scale, get(step, S.h_scale) + slot * 4)
-        put(group, G.h_bias, get(step, S.h_bias) + slot * 4)
+        put(group, G.h_notes, get(step, S.h_notes) + slot * note_step)
         padded = (width + 63) // 64 * 64
         h += taken * padded * 4
         h_act += taken * padded
@@ -149,12 +148,22 @@ def group_tokens(step, layer):
     put(step, S.unit_count, total_units)
 
 
+@inlined
+def _copy_note(source, out):
+    write_int64(out, read_int64(source))
+    place = 8
+    write_int64(out + place, read_int64(source + place))
+    while read_int32(source + place) != END:
+        place += 8
+        write_int64(out + place, read_int64(source + place))
+
+
 @inner
 def gather(step):
     """Copy the routed tokens' activations into their groups' tiles: units of one group."""
     apart()
     kb = (get(step, S.hidden) + 63) // 64
-    rows, act = get(step, S.act_rows), get(step, S.act)
+    rows, act, note_step = get(step, S.act_rows), get(step, S.act), get(step, S.note_step)
     slots, groups = get(step, S.slots), get(step, S.groups)
     unit = next_unit(get(step, S.team))
     while unit < get(step, S.group_count):
@@ -167,8 +176,7 @@ def gather(step):
                 out = get(group, G.act) + i // 16 * kb * 1024 + i % 16 * 64
                 for tile in range(kb):
                     store_bytes(out + tile * 1024, load_bytes(source + tile * rows * 64))
-                write_float(get(group, G.scale) + i * 4, read_float(get(step, S.act_scale) + token * 4))
-                write_int32(get(group, G.bias) + i * 4, read_int32(get(step, S.act_bias) + token * 4))
+                _copy_note(get(step, S.act_notes) + token * note_step, get(group, G.notes) + i * note_step)
         unit = next_unit(get(step, S.team))
 
 
@@ -185,150 +193,150 @@ def gate_and_up(step, scratch):
         group = groups + number * GROUP_BYTES
         first = (unit - get(group, G.unit)) * _CHUNK
         last = min(first + _CHUNK, get(get(group, G.gate_up), 24))
-        _gate_and_up_blocks(group, first, last, scratch)
+        _gate_and_up_blocks(group, get(step, S.note_step), first, last, scratch)
         unit = next_unit(get(step, S.team))
 
 
 @inner
-def _gate_and_up_blocks(group, first, last, scratch):
+def _gate_and_up_blocks(group, note_step, first, last, scratch):
     apart()
     matrix, count, rows = get(group, G.gate_up), get(group, G.count), get(group, G.act_rows)
     bits, kb = get(matrix, 16), get(matrix, 32)
     size, tiles = row_bytes(bits, kb), (count + 15) // 16
-    x = get(group, G.act)
-    panels, sums, current = scratch, scratch + 2 * PANEL_BYTES, 0
+    x, notes = get(group, G.act), get(group, G.notes)
+    panel, listed, sums, number = scratch, scratch + PANEL_BYTES, sums_place(scratch, count), 0
     # h stands as its tiles do: (token tile, 16 outputs, token of the tile), so that a tile is written in one piece.
     h_rows = get(group, G.h_rows)
     stride = (get(group, G.width) + 63) // 64 * h_rows * 256
     if count > FEW:
-        first_panel(bits, get(group, G.gate) + first * size, get(group, G.up) + first * size, kb, panels)
+        number = list_quads(notes, note_step, count, listed)
     for block in range(first, last):
         gate, up = get(group, G.gate) + block * size, get(group, G.up) + block * size
         if count <= FEW:
-            few_products(bits, gate, x, rows * 64, count, kb, sums)
-            few_products(bits, up, x, rows * 64, count, kb, sums + 1024)
+            few_products(bits, gate, x, rows * 64, notes, note_step, count, kb, sums)
+            few_products(bits, up, x, rows * 64, notes, note_step, count, kb, sums + 1024)
         else:
             next_gate, next_up = np.int64(0), np.int64(0)
             if block + 1 < last:
                 next_gate, next_up = gate + size, up + size
-            current = pair_sums(bits, gate, up, kb, next_gate, next_up, kb, x, count, sums, panels, current)
+            pair_sums(bits, gate, up, kb, next_gate, next_up, x, count, listed, number, sums, panel)
         gate_scale, up_scale = get(group, G.gate_scale) + block * 64, get(group, G.up_scale) + block * 64
         h = get(group, G.h) + block * h_rows * 64
-        for number in range(tiles):
-            here = min(16, count - number * 16)
-            tile = sums + number * PAIR_BYTES
+        for tile in range(tiles):
+            here, place = min(16, count - tile * 16), sums + tile * PAIR_BYTES
             for row in range(here):
-                token = number * 16 + row
-                scale, bias = get(group, G.scale) + token * 4, get(group, G.bias) + token * 4
-                g = dequantised(tile + row * 64, scale, bias, gate_scale)
-                u = dequantised(tile + 1024 + row * 64, scale, bias, up_scale)
-                store_floats(h + number * stride + row * 64, multiply(silu(g), u))
+                note = notes + (tile * 16 + row) * note_step
+                g = dequantised(place + row * 64, note, gate_scale)
+                u = dequantised(place + 1024 + row * 64, note, up_scale)
+                store_floats(h + tile * stride + row * 64, multiply(silu(g), u))
 
 
 @inner
 def requantise(step):
-    """h as int8, a scale for each token of each group: units of one row, over all groups."""
+    """h as int8, a note for each token of each group: units of one token tile of a group."""
     apart()
-    groups = get(step, S.groups)
-    rows = get(step, S.act_rows)
+    groups, rows = get(step, S.groups), get(step, S.act_rows)
     unit = next_unit(get(step, S.team))
     number, before = 0, 0
     while True:
-        while number < get(step, S.group_count) and unit - before >= get(groups + number * GROUP_BYTES, G.count):
-            before += get(groups + number * GROUP_BYTES, G.count)
+        while number < get(step, S.group_count) and unit - before >= _tiles(groups + number * GROUP_BYTES):
+            before += _tiles(groups + number * GROUP_BYTES)
             number += 1
         if number == get(step, S.group_count):
             return
         group = groups + number * GROUP_BYTES
-        row, width = unit - before, get(group, G.width)
+        first, width = (unit - before) * 16, get(group, G.width)
         kb = (width + 63) // 64
-        h = get(group, G.h) + row // rows * kb * rows * 256 + row % rows * 64
-        out = get(group, G.h_act) + row // rows * kb * rows * 64 + row % rows * 64
-        quantise(
-            h, rows * 64, width, out, rows * 64, get(group, G.h_scale) + row * 4,
-            get(group, G.h_bias) + row * 4,
-        )  # fmt: skip
+        for row in range(first, min(get(group, G.count), first + 16)):
+            h = get(group, G.h) + row // rows * kb * rows * 256 + row % rows * 64
+            out = get(group, G.h_act) + row // rows * kb * rows * 64 + row % rows * 64
+            quantise(h, rows * 64, width, out, rows * 64, get(group, G.h_notes) + row * get(step, S.note_step))
         unit = next_unit(get(step, S.team))
+
+
+@inlined
+def _tiles(group):
+    return (get(group, G.count) + 15) // 16
+
+
+@inlined
+def _pairs_of_a_unit(step):
+    """Pairs of row blocks that `down` takes at once, so that activations come from the second-level cache for all but
+    the first; fewer where threads would be left without work."""
+    pairs = (get(step, S.hidden) + 31) // 32
+    return max(1, min(MOST_PAIRS, pairs // (8 * get(step, S.threads))))
 
 
 @inner
 def down(step, scratch):
-    """x += sum over groups of weight * down h: units of two row blocks, all groups in turn."""
+    """x += sum over groups of weight * down h: units of a few pairs of row blocks, all groups in turn."""
     apart()
-    T, D = get(step, S.tokens), get(step, S.hidden)
-    nb = (D + 15) // 16
-    total = scratch
+    T, nb = get(step, S.tokens), (get(step, S.hidden) + 15) // 16
+    chunk = _pairs_of_a_unit(step)
     unit = next_unit(get(step, S.team))
-    while unit < (nb + 1) // 2:
-        first = unit * 2
-        second = min(first + 1, nb - 1)
-        for i in range(0, T * 128, 64):
-            store_floats(total + i, floats(_ZERO))
-        _down_pair(step, first, second, total, scratch + T * 128)
+    while unit * chunk * 2 < nb:
+        begin, end = unit * chunk * 2, min(nb, (unit + 1) * chunk * 2)
+        stride = (end - begin) * 64
+        for i in range(0, T * stride, 64):
+            store_floats(scratch + i, floats(_ZERO))
+        for number in range(get(step, S.group_count)):
+            _down_blocks(step, number, begin, end, scratch, scratch + MOST_PAIRS * T * 128)
         for token in range(T):
-            x = get(step, S.x) + token * get(step, S.x_stride) + first * 64
-            store_floats(x, add(load_floats(x), load_floats(total + token * 128)))
-            if second != first:
-                store_floats(x + 64, add(load_floats(x + 64), load_floats(total + token * 128 + 64)))
+            x = get(step, S.x) + token * get(step, S.x_stride) + begin * 64
+            for i in range(0, stride, 64):
+                store_floats(x + i, add(load_floats(x + i), load_floats(scratch + token * stride + i)))
         unit = next_unit(get(step, S.team))
 
 
-@inlined
-def _down_blocks(group, block):
-    matrix = get(group, G.down)
-    return get(group, G.down_blocks) + block * row_bytes(get(matrix, 16), get(matrix, 32))
-
-
 @inner
-def _down_pair(step, first, second, total, scratch):
-    """Two row blocks of every group in turn; a group's weights are unpacked while the one before is multiplied."""
+def _down_blocks(step, number, begin, end, total, scratch):
+    """One group's part in the outputs of row blocks begin .. end - 1."""
     apart()
-    groups, made, rows = get(step, S.groups), get(step, S.group_count), get(step, S.act_rows)
-    panels, sums, current, is_ready = scratch, scratch + 2 * PANEL_BYTES, 0, False
-    for number in range(made):
-        group = groups + number * GROUP_BYTES
-        matrix, count = get(group, G.down), get(group, G.count)
-        bits, kb = get(matrix, 16), get(matrix, 32)
-        a, b = _down_blocks(group, first), _down_blocks(group, second)
-        next_a, next_b, next_kb, is_many = np.int64(0), np.int64(0), kb, False
-        if number + 1 < made:
-            # The next expert's weights lie elsewhere: ask for their first lines while this one's are read.
-            other = group + GROUP_BYTES
-            is_many = get(other, G.count) > FEW and get(get(other, G.down), 16) == bits
-            next_a, next_b, next_kb = (
-                _down_blocks(other, first),
-                _down_blocks(other, second),
-                get(get(other, G.down), 32),
-            )
-            for line in range(0, 4096, 64):
-                prefetch(next_a + line)
+    group, rows, note_step = get(step, S.groups) + number * GROUP_BYTES, get(step, S.act_rows), get(step, S.note_step)
+    matrix, count, notes = get(group, G.down), get(group, G.count), get(group, G.h_notes)
+    bits, kb = get(matrix, 16), get(matrix, 32)
+    size, x = row_bytes(bits, kb), get(group, G.h_act)
+    panel, listed, sums, large = scratch, scratch + PANEL_BYTES, sums_place(scratch, count), 0
+    other = np.int64(0)  # the next expert's weights, which lie elsewhere and are asked for ahead
+    if number + 1 < get(step, S.group_count):
+        other = get(group + GROUP_BYTES, G.down_blocks) + begin * size
+    if count > FEW:
+        large = list_quads(notes, note_step, count, listed)
+    for first in range(begin, end, 2):
+        second = min(first + 1, end - 1)
+        a, b = get(group, G.down_blocks) + first * size, get(group, G.down_blocks) + second * size
         if count <= FEW:
-            few_products(bits, a, get(group, G.h_act), rows * 64, count, kb, sums)
-            few_products(bits, b, get(group, G.h_act), rows * 64, count, kb, sums + 1024)
-            is_ready = False
+            if first + 2 >= end and other != 0:
+                for line in range(0, 4096, 64):
+                    prefetch(other + line)
+            few_products(bits, a, x, rows * 64, notes, note_step, count, kb, sums)
+            few_products(bits, b, x, rows * 64, notes, note_step, count, kb, sums + 1024)
         else:
-            if not is_ready:
-                first_panel(bits, a, b, kb, panels + current * PANEL_BYTES)
-            if not is_many:
-                next_a, next_b = np.int64(0), np.int64(0)
-            x = get(group, G.h_act)
-            current = pair_sums(bits, a, b, kb, next_a, next_b, next_kb, x, count, sums, panels, current)
-            is_ready = is_many
+            next_a, next_b = a + 2 * size, b + 2 * size
+            if first + 2 >= end:
+                next_a, next_b = other, other
+                if other != 0:
+                    next_b = other + size
+            pair_sums(bits, a, b, kb, next_a, next_b, x, count, listed, large, sums, panel)
         for tile in range(0, count, 16):
             here = min(16, count - tile)
-            _add_weighted(step, group, tile, here, first, second, total, sums + tile // 16 * PAIR_BYTES)
+            out = total + (first - begin) * 64
+            _add_weighted(
+                step, group, tile, here, first, second, out, (end - begin) * 64, sums + tile // 16 * PAIR_BYTES
+            )
 
 
 @inlined
-def _add_weighted(step, group, begin, here, first, second, total, sums):
+def _add_weighted(step, group, begin, here, first, second, total, stride, sums):
     slots, slot_weight, slot = get(step, S.slots), get(step, S.slot_weight), get(group, G.slot)
     a_scale, b_scale = get(group, G.down_scale) + first * 64, get(group, G.down_scale) + second * 64
     for row in range(here):
         place = begin + row
-        scale, bias = get(group, G.h_scale) + place * 4, get(group, G.h_bias) + place * 4
-        out = total + read_int64(slots + (slot + place) * 8) * 128
+        note = get(group, G.h_notes) + place * get(step, S.note_step)
+        out = total + read_int64(slots + (slot + place) * 8) * stride
         weight = floats(read_float(slot_weight + (slot + place) * 4))
-        y = multiply(dequantised(sums + row * 64, scale, bias, a_scale), weight)
+        y = multiply(dequantised(sums + row * 64, note, a_scale), weight)
         store_floats(out, add(load_floats(out), y))
-        y = multiply(dequantised(sums + 1024 + row * 64, scale, bias, b_scale), weight)
-        store_floats(out + 64, add(load_floats(out + 64), y))
+        if second != first:
+            y = multiply(dequantised(sums + 1024 + row * 64, note, b_scale), weight)
+            store_floats(out + 64, add(load_floats(out + 64), y))

@@ -5,11 +5,12 @@ because LLVM works through a function again for each one that holds it: apart, t
 """
 
 from seamount.kernels.cpu import experts, mixing, routing
+from seamount.kernels.cpu.activations import quantise
 from seamount.kernels.cpu.compiling import inlined, inner
 from seamount.kernels.cpu.launch import argument, call_kernel
 from seamount.kernels.cpu.mixing import ADD, STORE
 from seamount.kernels.cpu.records import LAYER_BYTES, L, S, get, get_float
-from seamount.kernels.cpu.rowwise import norm, quantise
+from seamount.kernels.cpu.rowwise import norm
 from seamount.kernels.cpu.team import barrier, next_unit
 from seamount.kernels.cpu.tiles import configure_tiles, release_tiles
 from seamount.kernels.cpu.vector import apart, read_int64
@@ -96,7 +97,7 @@ def _head(step, team, threads, scratch):
         z = get(step, S.z) + unit * get(step, S.z_stride)
         norm(get(step, S.x) + token * get(step, S.x_stride), get(step, S.norm), D, get_float(step, S.eps), z)
         out = get(step, S.act) + unit // rows * kb * rows * 64 + unit % rows * 64
-        quantise(z, 64, D, out, rows * 64, get(step, S.act_scale) + unit * 4, get(step, S.act_bias) + unit * 4)
+        quantise(z, 64, D, out, rows * 64, get(step, S.act_notes) + unit * get(step, S.note_step))
         unit = next_unit(team)
     barrier(team, threads)
     matrix = step + S.head
@@ -107,7 +108,7 @@ def _head(step, team, threads, scratch):
         mixing.products(
             get(matrix, 16), get(matrix, 0), get(matrix, 8), nb, get(matrix, 32), unit * _HEAD_PAIRS,
             min(pairs, unit * _HEAD_PAIRS + _HEAD_PAIRS), get(step, S.wanted_count), get(step, S.act), rows,
-            get(step, S.act_scale), get(step, S.act_bias), get(step, S.logits), get(step, S.logits_stride), 0, STORE,
+            get(step, S.act_notes), get(step, S.note_step), get(step, S.logits), get(step, S.logits_stride), 0, STORE,
             scratch,
         )  # fmt: skip
         unit = next_unit(team)

@@ -7,6 +7,7 @@ rows, and the results are carried out (`w_uv`). Source: DeepSeek-V2, arXiv 2405.
 import numpy as np
 
 from seamount.kernels.cpu import attention
+from seamount.kernels.cpu.activations import quantise
 from seamount.kernels.cpu.compiling import inlined, inner
 from seamount.kernels.cpu.products import (
     FEW,
@@ -14,18 +15,20 @@ from seamount.kernels.cpu.products import (
     PANEL_BYTES,
     dequantised,
     few_products,
-    first_panel,
+    list_quads,
     pair_sums,
     row_bytes,
+    sums_place,
 )
 from seamount.kernels.cpu.records import L, S, get, get_float
-from seamount.kernels.cpu.rowwise import norm, quantise, rotate
+from seamount.kernels.cpu.rowwise import norm, rotate
 from seamount.kernels.cpu.team import next_unit
 from seamount.kernels.cpu.vector import (
     add,
     apart,
     half_bits,
     load_floats,
+    prefetch,
     read_float,
     read_int64,
     store_bfloat16,
@@ -50,8 +53,7 @@ def norm_rows(step, weight, eps):
         z = get(step, S.z) + token * get(step, S.z_stride)
         norm(get(step, S.x) + token * get(step, S.x_stride), weight, D, eps, z)
         out = get(step, S.act) + token // rows * kb * rows * 64 + token % rows * 64
-        scale, bias = get(step, S.act_scale) + token * 4, get(step, S.act_bias) + token * 4
-        quantise(z, 64, D, out, rows * 64, scale, bias)
+        quantise(z, 64, D, out, rows * 64, get(step, S.act_notes) + token * get(step, S.note_step))
         token = next_unit(get(step, S.team))
 
 
@@ -67,41 +69,43 @@ def quantise_rows(step, source, stride, count, weight, eps):
         if weight != 0:
             norm(row, weight, count, eps, row)
         out = get(step, S.act) + token // rows * kb * rows * 64 + token % rows * 64
-        quantise(row, 64, count, out, rows * 64, get(step, S.act_scale) + token * 4, get(step, S.act_bias) + token * 4)
+        quantise(row, 64, count, out, rows * 64, get(step, S.act_notes) + token * get(step, S.note_step))
         token = next_unit(get(step, S.team))
 
 
 @inner
 def products(
-    bits, blocks, scales, nb, kb, begin, end, count, act, rows, act_scale, act_bias, out, stride, bias, mode, scratch
+    bits, blocks, scales, nb, kb, begin, end, count, act, rows, notes, note_step, out, stride, bias, mode, scratch
 ):
     """All tokens by the row blocks `2 begin` to `2 end` of one matrix; stored, added, or stored as bfloat16."""
     apart()
     size, tiles = row_bytes(bits, kb), (count + 15) // 16
-    panels, sums, current = scratch, scratch + 2 * PANEL_BYTES, 0
-    if count > FEW and begin < end:
-        a = blocks + begin * 2 * size
-        first_panel(bits, a, blocks + min(begin * 2 + 1, nb - 1) * size, kb, panels)
+    panel, listed, sums, number = scratch, scratch + PANEL_BYTES, sums_place(scratch, count), 0
+    if count > FEW:
+        number = list_quads(notes, note_step, count, listed)
     for pair in range(begin, end):
         first = pair * 2
         second = min(first + 1, nb - 1)
         a, b = blocks + first * size, blocks + second * size
         if count <= FEW:
-            few_products(bits, a, act, rows * 64, count, kb, sums)
+            few_products(bits, a, act, rows * 64, notes, note_step, count, kb, sums)
             if second != first:
-                few_products(bits, b, act, rows * 64, count, kb, sums + 1024)
+                few_products(bits, b, act, rows * 64, notes, note_step, count, kb, sums + 1024)
         else:
             next_a, next_b = np.int64(0), np.int64(0)
             if pair + 1 < end:
                 next_a, next_b = blocks + (first + 2) * size, blocks + min(first + 3, nb - 1) * size
-            current = pair_sums(bits, a, b, kb, next_a, next_b, kb, act, count, sums, panels, current)
-        for number in range(tiles):
-            here = min(16, count - number * 16)
+            pair_sums(bits, a, b, kb, next_a, next_b, act, count, listed, number, sums, panel)
+        for tile in range(tiles):
+            here = min(16, count - tile * 16)
             for row in range(here):
-                token = number * 16 + row
+                token = tile * 16 + row
+                # Rows are far apart, each on a page of its own.
+                prefetch(out + (token + 8) * stride + first * 64)
+                prefetch(out + (token + 8) * stride + first * 64 + 64)
                 for half in range(second - first + 1):
-                    block, place = first + half, sums + number * PAIR_BYTES + half * 1024 + row * 64
-                    y = dequantised(place, act_scale + token * 4, act_bias + token * 4, scales + block * 64)
+                    block, place = first + half, sums + tile * PAIR_BYTES + half * 1024 + row * 64
+                    y = dequantised(place, notes + token * note_step, scales + block * 64)
                     if bias != 0:
                         y = add(y, load_floats(bias + block * 64))
                     if mode == STORE_BFLOAT16:
@@ -129,8 +133,8 @@ def product(step, matrix, out, stride, bias, mode, scratch):
     while unit * chunk < pairs:
         products(
             get(matrix, 16), get(matrix, 0), get(matrix, 8), nb, get(matrix, 32), unit * chunk,
-            min(pairs, unit * chunk + chunk), T, get(step, S.act), get(step, S.act_rows), get(step, S.act_scale),
-            get(step, S.act_bias), out, stride, bias, mode, scratch,
+            min(pairs, unit * chunk + chunk), T, get(step, S.act), get(step, S.act_rows), get(step, S.act_notes),
+            get(step, S.note_step), out, stride, bias, mode, scratch,
         )  # fmt: skip
         unit = next_unit(get(step, S.team))
 
@@ -150,7 +154,7 @@ def two_products(step, first, first_out, first_stride, first_bias, second, out, 
         products(
             get(matrix, 16), get(matrix, 0), get(matrix, 8), nb, get(matrix, 32), number * chunk,
             min((nb + 1) // 2, number * chunk + chunk), get(step, S.tokens), get(step, S.act), get(step, S.act_rows),
-            get(step, S.act_scale), get(step, S.act_bias), place, step_bytes, extra, STORE, scratch,
+            get(step, S.act_notes), get(step, S.note_step), place, step_bytes, extra, STORE, scratch,
         )  # fmt: skip
         unit = next_unit(get(step, S.team))
 
@@ -188,7 +192,7 @@ def latent_rows(step, layer, number, scratch):
             _store_row(scratch, R, q + C * 2)
             place = head * padded + token
             out = get(step, S.head_act) + head * padded * kb * 64 + token // rows * rows * kb * 64 + token % rows * 64
-            quantise(y, 64, N, out, rows * 64, get(step, S.head_scale) + place * 4, get(step, S.head_bias) + place * 4)
+            quantise(y, 64, N, out, rows * 64, get(step, S.head_notes) + place * get(step, S.head_note_step))
         token = next_unit(get(step, S.team))
 
 
@@ -242,7 +246,7 @@ def _head_products(step, matrix, H, width, padded, out, head_stride, stride, mod
         products(
             bits, get(matrix, 0) + head * size, get(matrix, 8) + head * nb * 64, nb, kb, begin, end,
             get(step, S.tokens), get(step, S.head_act) + head * padded * kb * 64, rows,
-            get(step, S.head_scale) + head * padded * 4, get(step, S.head_bias) + head * padded * 4,
+            get(step, S.head_notes) + head * padded * get(step, S.head_note_step), get(step, S.head_note_step),
             out + head * head_stride, stride, 0, mode, scratch,
         )  # fmt: skip
         unit = next_unit(get(step, S.team))
@@ -279,59 +283,95 @@ def _column_groups(layer):
     return get(layer, L.groups) * ((per_group + 15) // 16)
 
 
+@inlined
+def _heads_of(layer, part):
+    """The key-value head, the first query head and the number of query heads of one of a token's column groups."""
+    per_group = get(layer, L.heads) // get(layer, L.groups)
+    pieces = (per_group + 15) // 16
+    return part // pieces, part // pieces * per_group + part % pieces * 16, min(16, per_group - part % pieces * 16)
+
+
+@inlined
+def _tokens_of_group(layer):
+    """Tokens whose queries fill the columns of one group."""
+    return max(1, attention.COLUMNS // (get(layer, L.heads) // get(layer, L.groups)))
+
+
+@inlined
+def _rows_seen(step, token):
+    return read_int64(get(step, S.position) + token * 8) + 1
+
+
+@inner
+def _prepare_queries(step, layer, start, tokens, head, heads, limits, queries, scratch):
+    """The columns of one group: how many rows each sees, and its query where tiles expect it."""
+    apart()
+    for column in range(16):
+        limit = 0
+        if column < tokens * heads:
+            limit = _rows_seen(step, start + column // heads)
+        write_int32(limits + column * 4, np.int32(limit))
+    q_dim, H = get(step, S.q_dim), get(layer, L.heads)
+    q = get(step, S.q) + (start * H + head) * q_dim * 2
+    attention.pack_queries(q, tokens * heads, heads, H * q_dim * 2, q_dim * 2, q_dim, scratch, queries)
+
+
+@inner
+def _attend_block(step, layer, number, unit, segments, is_split, scratch):
+    """One block by one of each token's column groups: all its segments, or one where they are split.
+
+    A block's tokens fill at most MOST_GROUPS groups, as `scratch` has room for; where they are split, one.
+    """
+    apart()
+    parts, size, q_dim = _column_groups(layer), attention.state_bytes(get(layer, L.value_dim)), get(step, S.q_dim)
+    block = get(step, S.blocks) + unit // segments // parts * 24
+    start, tokens, sequence = read_int64(block), read_int64(block + 8), read_int64(block + 16)
+    group, head, heads = _heads_of(layer, unit // segments % parts)
+    together = _tokens_of_group(layer)
+    groups = (tokens + together - 1) // together
+    limits = scratch
+    queries = limits + groups * 64
+    states = queries + groups * q_dim * 32
+    newer = states + groups * size
+    space = newer + groups * size
+    for i in range(groups):
+        first, count = start + i * together, min(together, tokens - i * together)
+        _prepare_queries(step, layer, first, count, head, heads, limits + i * 64, queries + i * q_dim * 32, space)
+    last = _rows_seen(step, start + tokens - 1)
+    first_piece, last_piece = 0, (last + attention.SEGMENT - 1) // attention.SEGMENT
+    if is_split:
+        states = get(step, S.states) + unit * size
+        first_piece = unit % segments
+        last_piece = min(last_piece, first_piece + 1)
+    base = read_int64(get(step, S.bases) + (number * get(step, S.sequences) + sequence) * 8)
+    pages = read_int64(get(step, S.pages) + sequence * 8)
+    key_at, value_at = _offsets(layer, group)
+    for piece in range(first_piece, last_piece):
+        begin = piece * attention.SEGMENT
+        attention.segment(
+            base, pages, get(layer, L.page_bytes), get(layer, L.row_bytes), key_at, get(layer, L.key_dim), value_at,
+            get(layer, L.value_dim), begin, min(last, begin + attention.SEGMENT), groups, limits,
+            get_float(layer, L.scale), queries, q_dim * 32, states if piece == first_piece else newer, size, space,
+        )  # fmt: skip
+        for i in range(groups):
+            if piece > first_piece and _rows_seen(step, start + min(tokens, (i + 1) * together) - 1) > begin:
+                attention.fold(states + i * size, newer + i * size, get(layer, L.value_dim))
+    if not is_split:
+        for i in range(groups):
+            first, count = start + i * together, min(together, tokens - i * together)
+            _finish(step, layer, states + i * size, first, count, head, heads, space)
+
+
 @inner
 def attend(step, layer, number, is_split, scratch):
     """Attention of every block of tokens and column group: units of those, and of one segment each where split."""
     apart()
-    parts, groups = _column_groups(layer), get(layer, L.groups)
     segments = most_segments(step) if is_split else 1
+    units = get(step, S.block_count) * _column_groups(layer) * segments
     unit = next_unit(get(step, S.team))
-    while unit < get(step, S.block_count) * parts * segments:
-        block = get(step, S.blocks) + unit // segments // parts * 24
-        part, piece = unit // segments % parts, unit % segments
-        start, tokens, sequence = read_int64(block), read_int64(block + 8), read_int64(block + 16)
-        per_group = get(layer, L.heads) // groups
-        pieces = parts // groups
-        group, head = part // pieces, part // pieces * per_group + part % pieces * 16
-        heads = min(16, per_group - part % pieces * 16)
-        last = read_int64(get(step, S.position) + (start + tokens - 1) * 8) + 1
-        limits, queries = scratch, scratch + 64
-        for column in range(16):
-            limit = 0
-            if column < tokens * heads:
-                limit = read_int64(get(step, S.position) + (start + column // heads) * 8) + 1
-            write_int32(limits + column * 4, np.int32(limit))
-        q_dim = get(step, S.q_dim)
-        space = queries + q_dim * 32
-        q = get(step, S.q) + (start * get(layer, L.heads) + head) * q_dim * 2
-        attention.pack_queries(
-            q, tokens * heads, heads, get(layer, L.heads) * q_dim * 2, q_dim * 2, q_dim, space, queries
-        )
-        size = attention.state_bytes(get(layer, L.value_dim))
-        state = space
-        if is_split:
-            state = get(step, S.states) + unit * size
-        space += 2 * size
-        base = read_int64(get(step, S.bases) + (number * get(step, S.sequences) + sequence) * 8)
-        pages = read_int64(get(step, S.pages) + sequence * 8)
-        key_at, value_at = _offsets(layer, group)
-        first_piece, last_piece = piece, piece + 1
-        if not is_split:
-            last_piece = (last + attention.SEGMENT - 1) // attention.SEGMENT
-        for i in range(first_piece, last_piece):
-            place = state if i == first_piece else state + size
-            attention.begin(place, get(layer, L.value_dim))
-            begin, end = i * attention.SEGMENT, min(last, (i + 1) * attention.SEGMENT)
-            if begin < end:
-                attention.segment(
-                    base, pages, get(layer, L.page_bytes), get(layer, L.row_bytes), key_at, get(layer, L.key_dim),
-                    value_at, get(layer, L.value_dim), begin, end, limits, get_float(layer, L.scale), queries, place,
-                    space,
-                )  # fmt: skip
-            if i > first_piece:
-                attention.fold(state, place, get(layer, L.value_dim))
-        if not is_split:
-            _finish(step, layer, state, start, tokens, head, heads, space)
+    while unit < units:
+        # Backwards: a prompt's last tokens see the most rows, and threads end together where small units end.
+        _attend_block(step, layer, number, units - 1 - unit, segments, is_split, scratch)
         unit = next_unit(get(step, S.team))
 
 
@@ -356,30 +396,35 @@ def most_segments(step):
 
 @inner
 def is_worth_splitting(step, layer):
-    """Whether there are too few units of whole sequences for the threads, and segments to split them by."""
+    """Whether there are too few units of whole sequences for the threads, and segments to split them by.
+
+    Blocks that fill more than one column group are made only where units are many, and are never split.
+    """
     apart()
-    units = get(step, S.block_count) * _column_groups(layer)
-    return units < SPLIT_UNITS * get(step, S.threads) and most_segments(step) > 1
+    if get(step, S.block_count) * _column_groups(layer) >= SPLIT_UNITS * get(step, S.threads):
+        return False
+    for block in range(get(step, S.block_count)):
+        if read_int64(get(step, S.blocks) + block * 24 + 8) > _tokens_of_group(layer):
+            return False
+    return most_segments(step) > 1
 
 
 @inner
 def join_segments(step, layer, scratch):
     """Fold what `attend` left of split units: units of one block and column group."""
     apart()
-    parts, groups = _column_groups(layer), get(layer, L.groups)
+    parts = _column_groups(layer)
     segments, size = most_segments(step), attention.state_bytes(get(layer, L.value_dim))
-    per_group = get(layer, L.heads) // groups
-    pieces = parts // groups
     unit = next_unit(get(step, S.team))
     while unit < get(step, S.block_count) * parts:
-        block, part = get(step, S.blocks) + unit // parts * 24, unit % parts
+        block = get(step, S.blocks) + unit // parts * 24
         start, tokens = read_int64(block), read_int64(block + 8)
-        last = read_int64(get(step, S.position) + (start + tokens - 1) * 8) + 1
+        last = _rows_seen(step, start + tokens - 1)
         state = get(step, S.states) + unit * segments * size
         for i in range(1, (last + attention.SEGMENT - 1) // attention.SEGMENT):
             attention.fold(state, state + i * size, get(layer, L.value_dim))
-        head = part // pieces * per_group + part % pieces * 16
-        _finish(step, layer, state, start, tokens, head, min(16, per_group - part % pieces * 16), scratch)
+        _, head, heads = _heads_of(layer, unit % parts)
+        _finish(step, layer, state, start, tokens, head, heads, scratch)
         unit = next_unit(get(step, S.team))
 
 
@@ -395,8 +440,7 @@ def _finish(step, layer, state, start, tokens, head, heads, scratch):
             attention.finish(state, dim, column, scratch)
             place = h * padded + token
             out = get(step, S.head_act) + h * padded * kb * 64 + token // rows * rows * kb * 64 + token % rows * 64
-            scale, bias = get(step, S.head_scale) + place * 4, get(step, S.head_bias) + place * 4
-            quantise(scratch, 64, dim, out, rows * 64, scale, bias)
+            quantise(scratch, 64, dim, out, rows * 64, get(step, S.head_notes) + place * get(step, S.head_note_step))
         else:
             attention.finish(state, dim, column, scratch)
             y = get(step, S.y) + token * get(step, S.y_stride) + h * dim * 4

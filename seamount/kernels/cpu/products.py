@@ -1,18 +1,19 @@
 """Products with packed weights: int8 activations, exact integer sums, one float scale per token and per output row.
 
-A unit of work is two row blocks (32 outputs) by all tokens. One token multiplies the packed bytes as they stream by;
-several tokens share one unpacking and, where there are tiles, meet the weights there. The sums are integers, so every
-way gives the same bits.
+A unit of work is two row blocks (32 outputs) by all tokens. Up to four tokens multiply the packed bytes as they stream
+by; more tokens share one unpacking and, where there are tiles, meet the weights there. The upper bytes of large quads
+follow one by one. The sums are integers, so every way gives the same bits.
 
-An activation buffer holds tiles of `rows` tokens (1 or 16): byte (token r, input k) of a tile stands at
-`(k // 64) * rows * 64 + r * 64 + k % 64`. The weights' bytes are biased by 128, so every token carries 128 times the
-sum of its bytes to be taken off again.
+An activation buffer holds tiles of `rows` tokens (1 or 16): code (token r, input k) of a tile stands at
+`(k // 64) * rows * 64 + r * 64 + k % 64`, and every token has a note (see activations.py). The weights' bytes are
+biased by 128, so 128 times the sum of a token's codes is taken off again.
 """
 
 import numpy as np
 from numba import types
 from numba.extending import intrinsic
 
+from seamount.kernels.cpu.activations import END, add_times
 from seamount.kernels.cpu.compiling import inlined, inner
 from seamount.kernels.cpu.instructions import I64, Bytes, address, instruction, write
 from seamount.kernels.cpu.target import TARGET
@@ -33,14 +34,17 @@ from seamount.kernels.cpu.vector import (
     low_nibbles,
     multiply,
     prefetch,
+    prefetch_far,
     read_float,
     read_int32,
+    read_int64,
     scaled,
     scaled_fast,
     shuffle16,
     store_bytes,
     store_ints,
     to_floats,
+    write_int64,
     zero_ints,
 )
 from seamount.kernels.packing import CODEBOOK
@@ -49,6 +53,7 @@ INT4, INT8 = 4, 8
 FEW = 4  # tokens up to which the packed bytes are multiplied as they stream by
 _PANEL = 8  # tiles of two row blocks that stay in the first-level cache: 16 KiB
 PANEL_BYTES = 2 * _PANEL * 1024
+LISTED_BYTES = 24  # of a token in a list of those with large quads: its note, its place in the sums, its next quad
 PAIR_BYTES = 2048  # two tiles of 16 x 16 int32 sums
 # How far ahead of the reading to ask for weights: two pages, so that the next page's address is translated in time.
 _AHEAD = 4096
@@ -58,6 +63,18 @@ _AHEAD = 4096
 def _tables(builder, place):
     """Four tables of int4's values, biased, one for each group scale at an address."""
     return (scaled_fast if TARGET.has_avx512 else scaled)(builder, tuple(int(value) for value in CODEBOOK), place)
+
+
+@inlined
+def product_bytes(count):
+    """Scratch that products of so many tokens need: a panel, the list of large quads, and the sums."""
+    return PANEL_BYTES + (count * LISTED_BYTES + 63) // 64 * 64 + (count + 15) // 16 * PAIR_BYTES
+
+
+@inlined
+def sums_place(scratch, count):
+    """Where the sums stand in that scratch; the panel stands at its beginning, the list behind the panel."""
+    return scratch + PANEL_BYTES + (count * LISTED_BYTES + 63) // 64 * 64
 
 
 @inlined
@@ -193,7 +210,7 @@ _four_int4, _four_int8 = _several(_eight_sums)
 
 
 @inner
-def few_products(bits, block, x, step, count, kb, out):
+def few_products(bits, block, x, step, note, note_step, count, kb, out):
     """One to four tokens by one row block, straight from the packed bytes: count (padded to 1, 2 or 4) x 16 int32."""
     apart()
     if count == 1:
@@ -210,16 +227,71 @@ def few_products(bits, block, x, step, count, kb, out):
         _four_int8(block, x, step, kb, out)
     else:
         _four_int4(block, x, step, kb, out)
+    for token in range(count):
+        first = note + token * note_step + 8
+        if read_int32(first) != END:
+            _add_quads(bits, block, kb, first, out + token * 64)
 
 
-@inlined
-def _unpack_line(block, kb, tile, line, out):
-    place = block + tile * 512 + line * 64
-    prefetch(place + _AHEAD)
-    table = _tables(block + kb * 512 + tile * 32 + line * 4)
-    codes = load_bytes(place)
-    store_bytes(out + line * 128, shuffle16(table, low_nibbles(codes)))
-    store_bytes(out + line * 128 + 64, shuffle16(table, high_nibbles(codes)))
+@inner
+def _add_quads(bits, block, kb, entry, out):
+    """Add one token's upper bytes, from the packed bytes of one row block."""
+    apart()
+    total = zero_ints()
+    quad = np.int64(read_int32(entry))
+    while quad != END:
+        if bits == INT8:
+            weights = load_bytes(block + quad * 64)
+        else:
+            line = quad // 2
+            table, codes = _tables(block + kb * 512 + line * 4), load_bytes(block + line * 64)
+            weights = shuffle16(table, low_nibbles(codes) if quad % 2 == 0 else high_nibbles(codes))
+        total = dot4(total, weights, broadcast4(entry + 4))
+        entry += 8
+        quad = np.int64(read_int32(entry))
+    store_ints(out, add_times(load_ints(out), total, np.int32(128)))
+
+
+@inner
+def list_quads(note, note_step, count, listed):
+    """List the tokens that have large quads, for `pair_sums`; how many they are."""
+    apart()
+    number = 0
+    for token in range(count):
+        first = note + token * note_step + 8
+        if read_int32(first) != END:
+            place = listed + number * LISTED_BYTES
+            write_int64(place, first)
+            write_int64(place + 8, token // 16 * PAIR_BYTES + token % 16 * 64)
+            for line in range(64, 256, 64):
+                prefetch(first + line)
+            number += 1
+    return number
+
+
+@inner
+def _add_listed_quads(listed, number, first, second, begin, end, sums):
+    """Add the upper bytes of the quads in tiles begin .. end - 1, whose weights are unpacked."""
+    apart()
+    last = np.int64(end) * 16
+    for i in range(number):
+        place = listed + i * LISTED_BYTES
+        if begin == 0:
+            write_int64(place + 16, read_int64(place))
+        entry = read_int64(place + 16)
+        quad = np.int64(read_int32(entry))
+        if quad >= last:
+            continue
+        left, right = zero_ints(), zero_ints()
+        while quad < last:
+            at, codes = (quad - begin * 16) * 64, broadcast4(entry + 4)
+            left, right = dot4(left, load_bytes(first + at), codes), dot4(right, load_bytes(second + at), codes)
+            entry += 8
+            quad = np.int64(read_int32(entry))
+        write_int64(place + 16, entry)
+        out = sums + read_int64(place + 8)
+        store_ints(out, add_times(load_ints(out), left, np.int32(128)))
+        store_ints(out + 1024, add_times(load_ints(out + 1024), right, np.int32(128)))
 
 
 @inlined
@@ -233,96 +305,77 @@ def _panel_steps(kb):
 def _unpack_tiles(a, b, kb, begin, end, out):
     """Some tiles of two row blocks as biased bytes: those of `a` at `out`, those of `b` a panel behind."""
     apart()
-    for tile in range(begin, end):
-        for line in range(8):
-            _unpack_line(a, kb, tile, line, out + (tile - begin) * 1024)
-            _unpack_line(b, kb, tile, line, out + _PANEL * 1024 + (tile - begin) * 1024)
-
-
-@inner
-def first_panel(bits, a, b, kb, panels):
-    """Unpack what `pair_sums` begins with."""
-    apart()
-    if bits != INT8:
-        _unpack_tiles(a, b, kb, 0, _panel_steps(kb), panels)
+    for block, place in ((a, out), (b, out + _PANEL * 1024)):
+        for tile in range(begin, end):
+            for line in range(8):
+                table = _tables(block + kb * 512 + tile * 32 + line * 4)
+                codes = load_bytes(block + tile * 512 + line * 64)
+                to = place + (tile - begin) * 1024 + line * 128
+                store_bytes(to, shuffle16(table, low_nibbles(codes)))
+                store_bytes(to + 64, shuffle16(table, high_nibbles(codes)))
 
 
 if TARGET.has_amx:
 
-    @inlined
-    def _begin_tiles(sums, is_first):
-        # Four tile registers only: with more of them alive, loads and dots get in each other's way (docs/log.md).
+    @inner
+    def _dots(x, next_x, first, second, steps, sums, is_first, ahead_a, ahead_b, lines):
+        """16 tokens by one panel; the next tokens (0 for none) and some lines of the next weights are asked for."""
+        apart()
+        # Four tile registers only: on a busy host more of them get loads and dots in each other's way (docs/log.md).
         if is_first:
             tile_zero(0)
             tile_zero(1)
         else:
             tile_load(0, sums, 64)
             tile_load(1, sums + 1024, 64)
-
-    @inner
-    def _dots(x, first, second, steps, sums, is_first):
-        apart()
-        _begin_tiles(sums, is_first)
         for tile in range(steps):
             tile_load(2, x + tile * 1024, 64)
             tile_load(3, first + tile * 1024, 64)
             tile_dot_int8(0, 2, 3)
+            if next_x != 0:
+                for line in range(0, 512, 64):
+                    prefetch(next_x + tile * 1024 + line)
+            for line in range(tile * lines, tile * lines + lines):
+                prefetch_far(ahead_a + line * 64)
             tile_load(3, second + tile * 1024, 64)
             tile_dot_int8(1, 2, 3)
+            if next_x != 0:
+                for line in range(512, 1024, 64):
+                    prefetch(next_x + tile * 1024 + line)
+            for line in range(tile * lines, tile * lines + lines):
+                prefetch_far(ahead_b + line * 64)
         tile_store(0, sums, 64)
         tile_store(1, sums + 1024, 64)
 
     @inner
-    def _dots_and_unpack(x, first, second, steps, sums, is_first, a, a_line, a_out, b, b_line, b_out, lines, kb, begin):
-        """`_dots`; of as many tiles of `a` and `b`, from `begin` on, some lines are unpacked by the vector units."""
+    def _panel_sums(x, x_step, count, first, second, steps, sums, is_first, ahead_a, ahead_b, most):
+        """All tokens by one panel, while the next `most` lines of each block for each tile come from memory."""
         apart()
-        _begin_tiles(sums, is_first)
-        for tile in range(steps):
-            tile_load(2, x + tile * 1024, 64)
-            tile_load(3, first + tile * 1024, 64)
-            tile_dot_int8(0, 2, 3)
-            for line in range(a_line, a_line + lines):
-                _unpack_line(a, kb, begin + tile, line, a_out + tile * 1024)
-            tile_load(3, second + tile * 1024, 64)
-            tile_dot_int8(1, 2, 3)
-            for line in range(b_line, b_line + lines):
-                _unpack_line(b, kb, begin + tile, line, b_out + tile * 1024)
-        tile_store(0, sums, 64)
-        tile_store(1, sums + 1024, 64)
-
-    @inner
-    def _panel_sums(x, x_step, tiles, count, first, second, steps, sums, is_first, a, b, kb, begin, end, out):
-        """One panel by all token tiles; tiles begin .. end - 1 of the blocks a and b are unpacked meanwhile."""
-        apart()
-        # The next panel may be shorter, and then its missing tiles must not be read; or longer, see below.
-        shared = min(steps, end - begin)
-        b_out = out + _PANEL * 1024
+        tiles = (count + 15) // 16
+        each, asked = (most + tiles - 1) // tiles, np.int64(0)
         for number in range(tiles):
-            place, total = x + number * x_step, sums + number * PAIR_BYTES
-            if shared < steps or number > 3 or (tiles < 4 and number > 1):
-                _dots(place, first, second, steps, total, is_first)
-            elif tiles == 1:
-                _dots_and_unpack(place, first, second, steps, total, is_first, a, 0, out, b, 0, b_out, 8, kb, begin)
-            elif tiles < 4:
-                block, to = (a, out) if number == 0 else (b, b_out)
-                _dots_and_unpack(place, first, second, steps, total, is_first, block, 0, to, block, 4, to, 4, kb, begin)
-            else:
-                block, to = (a, out) if number < 2 else (b, b_out)
-                line = number % 2 * 4
-                _dots_and_unpack(
-                    place, first, second, steps, total, is_first, block, line, to, block, line + 2, to, 2, kb, begin
-                )
-        if begin < end:
-            done = 0 if shared < steps else steps
-            if done < end - begin:
-                _unpack_tiles(a, b, kb, begin + done, end, out + done * 1024)
+            lines = min(each, most - asked)
+            ahead = asked * steps * 64
+            place = x + number * x_step
+            # Of few tokens the inputs stay in the cache. Behind the last tokens come the first ones' next inputs.
+            following = np.int64(0)
+            if tiles > 4:
+                following = place + x_step if number + 1 < tiles else x + steps * 1024
+            _dots(
+                place, following, first, second, steps, sums + number * PAIR_BYTES, is_first, ahead_a + ahead,
+                ahead_b + ahead, lines,
+            )  # fmt: skip
+            asked += lines
 
 else:
 
     @inner
-    def _panel_sums(x, x_step, tiles, count, first, second, steps, sums, is_first, a, b, kb, begin, end, out):
-        """One panel by all tokens; tiles begin .. end - 1 of the blocks a and b are unpacked as well."""
+    def _panel_sums(x, x_step, count, first, second, steps, sums, is_first, ahead_a, ahead_b, most):
+        """All tokens by one panel, after asking for the next `most` lines of each block for each tile."""
         apart()
+        for line in range(most * steps):
+            prefetch(ahead_a + line * 64)
+            prefetch(ahead_b + line * 64)
         for row in range(count):
             place, total = x + row // 16 * x_step + row % 16 * 64, sums + row // 16 * PAIR_BYTES + row % 16 * 64
             left, right = _row_int8(first, place, 1024, steps), _row_int8(second, place, 1024, steps)
@@ -330,61 +383,43 @@ else:
                 left, right = add_ints(left, load_ints(total)), add_ints(right, load_ints(total + 1024))
             store_ints(total, left)
             store_ints(total + 1024, right)
-        if begin < end:
-            _unpack_tiles(a, b, kb, begin, end, out)
 
 
 @inner
-def pair_sums(bits, a, b, kb, next_a, next_b, next_kb, x, count, sums, panels, current):
-    """All tokens by two row blocks: sums (token tiles, 2, 16, 16) int32. Which of the two panel buffers comes next.
+def pair_sums(bits, a, b, kb, next_a, next_b, x, count, listed, number, sums, panel):
+    """All tokens by two row blocks: sums (token tiles, 2, 16, 16) int32.
 
-    The weights go by in panels that stay in the first-level cache for all tokens. While one panel is multiplied, the
-    next is unpacked into the other of the two buffers at `panels`: the last one's next is the first of the blocks
-    next_a and next_b (0 for none), so blocks can follow each other; `first_panel` begins.
+    The weights go by in panels that stay in the first-level cache for all tokens; while one is multiplied, the next
+    comes from memory: of the same blocks, and at last of the blocks next_a and next_b (0 for none), which may be of
+    another matrix of the same format. listed, number: from `list_quads`.
     """
     apart()
-    steps, tiles = _panel_steps(kb), (count + 15) // 16
-    next_steps = _panel_steps(next_kb)
+    steps = _panel_steps(kb)
+    size = 1024 if bits == INT8 else 512
     for begin in range(0, kb, steps):
         end = min(kb, begin + steps)
-        here, other = panels + current * PANEL_BYTES, panels + (1 - current) * PANEL_BYTES
-        place = x + begin * 1024
-        is_first, is_last = begin == 0, end == kb
-        if bits == INT8:
-            first, second = a + begin * 1024, b + begin * 1024
-            if is_last and next_a != 0:
-                for line in range(0, min(next_steps, 4) * 1024, 64):
-                    prefetch(next_a + line)
-                    prefetch(next_b + line)
-            elif not is_last:
-                for line in range(0, steps * 1024, 64):
-                    prefetch(a + end * 1024 + line)
-                    prefetch(b + end * 1024 + line)
-            _panel_sums(
-                place, kb * 1024, tiles, count, first, second, end - begin, sums, is_first, 0, 0, kb, 0, 0, other
-            )
-            continue
-        second = here + _PANEL * 1024
-        if is_last and next_a != 0:
-            _panel_sums(
-                place, kb * 1024, tiles, count, here, second, end - begin, sums, is_first, next_a, next_b, next_kb, 0,
-                next_steps, other,
-            )  # fmt: skip
-        elif is_last:
-            _panel_sums(
-                place, kb * 1024, tiles, count, here, second, end - begin, sums, is_first, 0, 0, kb, 0, 0, other
-            )
-        else:
-            _panel_sums(
-                place, kb * 1024, tiles, count, here, second, end - begin, sums, is_first, a, b, kb, end,
-                min(kb, end + steps), other,
-            )  # fmt: skip
-        current = 1 - current
-    return current
+        most, ahead_a, ahead_b, scales_a, scales_b = size // 64, a + end * size, b + end * size, a, b
+        if end == kb:
+            ahead_a, ahead_b, scales_a, scales_b = next_a, next_b, next_a, next_b
+            if next_a == 0:
+                most = 0
+        first, second = a + begin * 1024, b + begin * 1024
+        if bits != INT8:
+            scales = kb * 512 + end % kb * 32
+            for line in range(0, steps * 32, 64):
+                prefetch(scales_a + scales + line)
+                prefetch(scales_b + scales + line)
+            _unpack_tiles(a, b, kb, begin, end, panel)
+            first, second = panel, panel + _PANEL * 1024
+        _panel_sums(
+            x + begin * 1024, kb * 1024, count, first, second, end - begin, sums, begin == 0, ahead_a, ahead_b, most
+        )
+        if number > 0:
+            _add_listed_quads(listed, number, first, second, begin, end, sums)
 
 
 @inlined
-def dequantised(sums, scale, bias, row_scale):
+def dequantised(sums, note, row_scale):
     """16 outputs of one token from their integer sums: `(sum - bias) * scale * row_scale`, in that order."""
-    exact = add_ints(load_ints(sums), ints(np.int32(-read_int32(bias))))
-    return multiply(multiply(to_floats(exact), floats(read_float(scale))), load_floats(row_scale))
+    exact = add_ints(load_ints(sums), ints(np.int32(-read_int32(note + 4))))
+    return multiply(multiply(to_floats(exact), floats(read_float(note))), load_floats(row_scale))

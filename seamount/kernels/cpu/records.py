@@ -28,9 +28,9 @@ STEP = (
     "layers",  # address of the layer records
     "layer_count",
     "bases",  # (layer_count, sequences) int64: address of page 0 of each layer's and sequence's rows
-    "act",  # int8 activations of all tokens, and their scale and bias
-    "act_scale",
-    "act_bias",
+    "act",  # int8 activations of all tokens, and their notes (T, note_step)
+    "act_notes",
+    "note_step",
     "act_rows",  # 1 or 16
     "y",  # (T, y_stride) float32: a product's outputs
     "y_stride",
@@ -38,9 +38,9 @@ STEP = (
     "z_stride",
     "q",  # (T, H, q_dim) bfloat16
     "q_dim",
-    "head_act",  # int8 activations of every head by all tokens, and scale and bias (H, T padded)
-    "head_scale",
-    "head_bias",
+    "head_act",  # int8 activations of every head by all tokens, and their notes (H, T padded, head_note_step)
+    "head_notes",
+    "head_note_step",
     "states",  # attention states of units that were split by segment
     "scratch",  # per thread
     "scratch_bytes",
@@ -53,12 +53,10 @@ STEP = (
     "slots",  # (slots) int64: the token of each slot
     "slot_weight",  # (slots) float32
     "slot_act",  # gathered int8 activations
-    "slot_scale",
-    "slot_bias",
+    "slot_notes",
     "h",  # (slots, F) float32
     "h_act",
-    "h_scale",
-    "h_bias",
+    "h_notes",
     "norm",  # final norm's weight and the head's matrix; wanted rows
     "eps",
     "wanted",  # (wanted_count) int64
@@ -137,16 +135,14 @@ GROUP = (
     "count",
     "slot",  # its first slot: where `slots` and `slot_weight` tell tokens and weights
     "unit",  # its first unit of work in the gate and up phase
-    "act",  # its tokens' activations, and their rows in a tile, scale and bias
+    "act",  # its tokens' activations, their rows in a tile, and notes
     "act_rows",
-    "scale",
-    "bias",
+    "notes",
     "h",  # float32, by token tiles of h_rows, 16 outputs after 16
     "h_rows",
     "width",
     "h_act",  # the same as int8
-    "h_scale",
-    "h_bias",
+    "h_notes",
     "gate_up",  # address of the layer record's matrix, whose blocks begin at these addresses
     "gate",
     "up",

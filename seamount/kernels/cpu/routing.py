@@ -8,7 +8,7 @@ import numpy as np
 
 from seamount.kernels.cpu.compiling import inner
 from seamount.kernels.cpu.records import L, S, get, get_float
-from seamount.kernels.cpu.rowwise import exp, router_score
+from seamount.kernels.cpu.rowwise import exp, router_score, router_scores
 from seamount.kernels.cpu.team import next_unit
 from seamount.kernels.cpu.vector import (
     apart,
@@ -24,23 +24,27 @@ from seamount.kernels.cpu.vector import (
 
 _ZERO, _ONE = np.float32(0), np.float32(1)
 _MINUS_INFINITY = np.float32(-np.inf)
-_PART = 16  # experts that one unit of work scores
+_PART, _TOKENS = 8, 8  # experts and tokens of a unit of scoring: the experts' rows stay in the first-level cache
 
 
 @inner
 def score_experts(step, layer, rows, stride):
-    """Every expert's product with every token's normed row: units of one token by 16 experts."""
+    """Every expert's product with every token's normed row: units of a few tokens by a few experts."""
     apart()
     E, D = get(layer, L.experts), get(step, S.hidden)
     parts = (E + _PART - 1) // _PART
     router, score, score_stride = get(layer, L.router), get(step, S.score), (E + 15) // 16 * 64
     unit = next_unit(get(step, S.team))
-    while unit < get(step, S.tokens) * parts:
-        token, part = unit // parts, unit % parts
-        row = rows + token * stride
-        for expert in range(part * _PART, min(E, part * _PART + _PART)):
-            value = router_score(row, router + expert * D * 2, D)
-            write_float(score + token * score_stride + expert * 4, value)
+    while unit < (get(step, S.tokens) + _TOKENS - 1) // _TOKENS * parts:
+        first, part = unit // parts * _TOKENS, unit % parts
+        for token in range(first, min(get(step, S.tokens), first + _TOKENS)):
+            row, out = rows + token * stride, score + token * score_stride
+            expert, end = part * _PART, min(E, part * _PART + _PART)
+            while D % 32 == 0 and expert + 4 <= end:
+                router_scores(row, router + expert * D * 2, D * 2, D, out + expert * 4)
+                expert += 4
+            for rest in range(expert, end):
+                write_float(out + rest * 4, router_score(row, router + rest * D * 2, D))
         unit = next_unit(get(step, S.team))
 
 

@@ -1,4 +1,4 @@
-"""What happens to one token's row at a time: norm, quantisation, SiLU, exponentials, rotation.
+"""What happens to one token's row at a time: norm, SiLU, exponentials, rotation.
 
 Sums run in 64 virtual lanes: four vectors of sixteen, added as (0 + 1) + (2 + 3), then by halves.
 """
@@ -8,7 +8,6 @@ import numpy as np
 from seamount.kernels.cpu.compiling import inlined, inner
 from seamount.kernels.cpu.vector import (
     add,
-    add_ints,
     apart,
     divide,
     floats,
@@ -18,30 +17,37 @@ from seamount.kernels.cpu.vector import (
     larger,
     load_bfloat16,
     load_floats,
-    magnitude,
-    max_lanes,
     multiply,
     power_of_two,
     read_float,
     smaller,
     store_floats,
-    store_low_bytes,
     subtract,
-    sum_ints,
     sum_lanes,
     to_floats,
     to_ints,
     write_float,
-    write_int32,
-    zero_ints,
 )
 
 _ONE = np.float32(1.0)
-_LOG2_E = np.float32(1.4426950408889634)
+LOG2_E = np.float32(1.4426950408889634)
 _LN2_HIGH = np.float32(0.693359375)
 _LN2_LOW = np.float32(-2.12194440e-4)
-_LOWEST, _HIGHEST = np.float32(-87.0), np.float32(88.0)
+LOWEST, _HIGHEST = np.float32(-87.0), np.float32(88.0)
 _C2, _C3, _C4, _C5, _C6 = (np.float32(c) for c in (0.5, 1 / 6, 1 / 24, 1 / 120, 1 / 720))
+
+
+@inlined
+def mantissa(value, whole):
+    """`exp(value)` without its factor `2 ** whole`, where `whole` is the integer nearest to `value / ln 2`."""
+    rest = fma(whole, floats(-_LN2_HIGH), value)
+    rest = fma(whole, floats(-_LN2_LOW), rest)
+    series = fma(floats(_C6), rest, floats(_C5))
+    series = fma(series, rest, floats(_C4))
+    series = fma(series, rest, floats(_C3))
+    series = fma(series, rest, floats(_C2))
+    series = fma(series, rest, floats(_ONE))
+    return fma(series, rest, floats(_ONE))
 
 
 @inlined
@@ -50,18 +56,9 @@ def exp(value):
 
     Cost: relative error below 3e-7: range reduction by ln 2 in two parts, then the series to the sixth power.
     """
-    bounded = smaller(larger(value, floats(_LOWEST)), floats(_HIGHEST))
-    turns = to_ints(multiply(bounded, floats(_LOG2_E)))
-    whole = to_floats(turns)
-    rest = fma(whole, floats(-_LN2_HIGH), bounded)
-    rest = fma(whole, floats(-_LN2_LOW), rest)
-    series = fma(floats(_C6), rest, floats(_C5))
-    series = fma(series, rest, floats(_C4))
-    series = fma(series, rest, floats(_C3))
-    series = fma(series, rest, floats(_C2))
-    series = fma(series, rest, floats(_ONE))
-    series = fma(series, rest, floats(_ONE))
-    return keep_where_above(multiply(series, power_of_two(turns)), value, _LOWEST)
+    bounded = smaller(larger(value, floats(LOWEST)), floats(_HIGHEST))
+    turns = to_ints(multiply(bounded, floats(LOG2_E)))
+    return keep_where_above(multiply(mantissa(bounded, to_floats(turns)), power_of_two(turns)), value, LOWEST)
 
 
 @inlined
@@ -105,40 +102,6 @@ def norm(x, weight, count, eps, out):
 
 
 @inner
-def quantise(x, gap, count, out, step, scale, bias):
-    """A row of float32 as int8 with one scale: q = round(x * (127 / max |x|)), scale = max |x| / 127.
-
-    `gap` is the distance in bytes from one 16 of its numbers to the next: 64 where they are contiguous.
-
-    Layout: byte k at `out + (k // 64) * step + k % 64`, zeros up to a multiple of 64; `bias` gets 128 times the sum
-    of the bytes. Reads the row up to a multiple of 16, whatever stands there. A row that is not finite gets a scale
-    that is not a number.
-    """
-    apart()
-    nothing = np.float32(0)
-    most = floats(nothing)
-    fault = most  # becomes not a number with any number that is not finite, which a maximum would drop
-    for i in range(0, count, 16):
-        v = keep_lanes(load_floats(x + i // 16 * gap), count - i, nothing)
-        most = larger(magnitude(v), most)
-        fault = fma(v, floats(nothing), fault)
-    largest = max_lanes(most)
-    inverse = nothing
-    if largest > nothing:
-        inverse = np.float32(127) / largest
-    factor = floats(inverse)
-    total = zero_ints()
-    for i in range(0, (count + 63) // 64 * 64, 16):
-        codes = zero_ints()
-        if i < count:
-            codes = to_ints(multiply(keep_lanes(load_floats(x + i // 16 * gap), count - i, nothing), factor))
-        total = add_ints(total, codes)
-        store_low_bytes(out + (i // 64) * step + i % 64, codes)
-    write_float(scale, largest / np.float32(127) + sum_lanes(fault))
-    write_int32(bias, np.int32(128) * sum_ints(total))
-
-
-@inner
 def rotate(x, out, dim, cos, sin, is_interleaved):
     """Turn the pairs of `dim` channels: see kernels.reference.rotate. `out` may be `x`."""
     apart()
@@ -155,6 +118,27 @@ def rotate(x, out, dim, cos, sin, is_interleaved):
         s = read_float(sin + i * 4)
         write_float(out + first * 4, a * c - b * s)
         write_float(out + second * 4, a * s + b * c)
+
+
+@inner
+def router_scores(x, weight, stride, count, out):
+    """`router_score` of four experts whose rows are `stride` bytes apart; count is a multiple of 32."""
+    apart()
+    a = floats(np.float32(0))
+    b, c, d, e, f, g, h = a, a, a, a, a, a, a
+    for i in range(0, count, 32):
+        low, high, place = load_floats(x + i * 4), load_floats(x + i * 4 + 64), weight + i * 2
+        a, b = fma(low, load_bfloat16(place), a), fma(high, load_bfloat16(place + 32), b)
+        place += stride
+        c, d = fma(low, load_bfloat16(place), c), fma(high, load_bfloat16(place + 32), d)
+        place += stride
+        e, f = fma(low, load_bfloat16(place), e), fma(high, load_bfloat16(place + 32), f)
+        place += stride
+        g, h = fma(low, load_bfloat16(place), g), fma(high, load_bfloat16(place + 32), h)
+    write_float(out, sum_lanes(add(a, b)))
+    write_float(out + 4, sum_lanes(add(c, d)))
+    write_float(out + 8, sum_lanes(add(e, f)))
+    write_float(out + 12, sum_lanes(add(g, h)))
 
 
 @inner

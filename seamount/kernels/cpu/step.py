@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import mmap
 from collections.abc import Sequence
 from typing import Any
 
@@ -11,21 +12,25 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from seamount.kernels.cpu.attention import SEGMENT
+from seamount.kernels.cpu.activations import note_bytes as compiled_note_bytes
+from seamount.kernels.cpu.attention import MOST_GROUPS, SEGMENT
 from seamount.kernels.cpu.attention import scratch_bytes as compiled_scratch_bytes
 from seamount.kernels.cpu.attention import state_bytes as compiled_state_bytes
+from seamount.kernels.cpu.experts import MOST_PAIRS
 from seamount.kernels.cpu.launch import is_kept, kernel_address, launch, meeting_workers
 from seamount.kernels.cpu.layers import dense_attention, feed_forward, head, latent_attention, run_layers
 from seamount.kernels.cpu.mixing import SPLIT_UNITS
-from seamount.kernels.cpu.products import PANEL_BYTES
+from seamount.kernels.cpu.products import product_bytes as compiled_product_bytes
 from seamount.kernels.cpu.records import GROUP_BYTES, LAYER, STEP, L, S
 from seamount.kernels.cpu.team import TEAM_BYTES
 from seamount.kernels.cpu.tiles import tile_configuration
 from seamount.kernels.packing import Packed
 
+_HAS_ADVICE = hasattr(mmap, "MADV_HUGEPAGE")
 _log = logging.getLogger("seamount")
 # The kernels' own formulas, called as Python.
 state_bytes, scratch_bytes = compiled_state_bytes.py_func, compiled_scratch_bytes.py_func
+note_bytes, product_bytes = compiled_note_bytes.py_func, compiled_product_bytes.py_func
 
 
 def float_bits(value: float) -> int:
@@ -47,6 +52,14 @@ def matrix_fields(weight: Packed) -> list[int]:
 
 def _ceil(count: int, to: int) -> int:
     return -(-count // to) * to
+
+
+def _zeros(nbytes: int) -> Tensor:
+    """Zeros that take no memory before they are written to, in huge pages where the system has them."""
+    memory = mmap.mmap(-1, nbytes, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS) if _HAS_ADVICE else bytearray(nbytes)
+    if isinstance(memory, mmap.mmap):
+        memory.madvise(mmap.MADV_HUGEPAGE)
+    return torch.frombuffer(memory, dtype=torch.uint8)
 
 
 class Step:
@@ -140,7 +153,7 @@ class Step:
         for name, size in sizes.items():
             starts[name] = total
             total += _ceil(size, 64) + 64
-        self._workspace = torch.zeros(total + 64, dtype=torch.uint8)
+        self._workspace = _zeros(total + 64)
         begin = _ceil(self._workspace.data_ptr(), 64)
         for name, start in starts.items():
             self.set(name, begin + start)
@@ -169,16 +182,18 @@ class Step:
         # The kernel splits less than so many units: mixing.is_worth_splitting.
         states = SPLIT_UNITS * self.threads * -(-longest // SEGMENT) * state_bytes(value)
         key = int(field("key_dim").max())
-        attention = 64 + q_dim * 32 + 2 * state_bytes(value) + scratch_bytes(key, value)
-        scratch = _ceil(max(rows * 256 + 4 * PANEL_BYTES, attention, (E + 64) * 8, (key + 64) * 4), 4096) + 4096
-        self.set("scratch_bytes", scratch)
+        attention = MOST_GROUPS * (64 + q_dim * 32 + 2 * state_bytes(value)) + scratch_bytes(key, value)
+        products = MOST_PAIRS * T * 128 + product_bytes(rows)
+        scratch = _ceil(max(products, attention, (E + 64) * 8, (key + 64) * 4), 4096) + 4096
+        note, head_note = note_bytes(max(act, F, shared) // 64), note_bytes(head_act // 64)
+        for name, size in (("scratch_bytes", scratch), ("note_step", note), ("head_note_step", head_note)):
+            self.set(name, size)
         return {
-            "team": TEAM_BYTES, "x": T * _ceil(D, 16) * 4, "act": rows * act, "act_scale": rows * 4,
-            "act_bias": rows * 4, "y": T * y, "z": T * z, "q": T * H * q_dim * 2, "head_act": H * rows * head_act,
-            "head_scale": H * rows * 4, "head_bias": H * rows * 4, "states": states, "scratch": scratch * self.threads,
+            "team": TEAM_BYTES, "x": T * _ceil(D, 16) * 4, "act": rows * act, "act_notes": rows * note,
+            "y": T * y, "z": T * z, "q": T * H * q_dim * 2, "head_act": H * rows * head_act,
+            "head_notes": H * rows * head_note, "states": states, "scratch": scratch * self.threads,
             "score": max(T * _ceil(E, 16) * 4, E * 8), "choice": T * K * 8, "choice_weight": T * K * 4,
             "groups": (E + 1) * GROUP_BYTES, "slots": slots * 8, "slot_weight": slots * 4,
-            "slot_act": slots * _ceil(D, 64), "slot_scale": slots * 4, "slot_bias": slots * 4,
-            "h": (slots * F + rows * shared) * 4, "h_act": slots * F + rows * shared, "h_scale": slots * 4,
-            "h_bias": slots * 4,
+            "slot_act": slots * _ceil(D, 64), "slot_notes": slots * note, "h": (slots * F + rows * shared) * 4,
+            "h_act": slots * F + rows * shared, "h_notes": slots * note,
         }  # fmt: skip

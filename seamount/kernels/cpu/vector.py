@@ -152,6 +152,13 @@ def prefetch(builder: Any, place: Any) -> None:
     call(builder, "llvm.prefetch.p0", ir.VoidType(), pointer, I32(0), I32(3), I32(1))
 
 
+@instruction(types.void, address)
+def prefetch_far(builder: Any, place: Any) -> None:
+    """Ask for the cache line at an address, no closer than the second-level cache; never faults."""
+    pointer = at(builder, place, I8)
+    call(builder, "llvm.prefetch.p0", ir.VoidType(), pointer, I32(0), I32(2), I32(1))
+
+
 # Integers
 
 
