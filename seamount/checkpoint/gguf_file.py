@@ -9,6 +9,7 @@ import torch
 
 from seamount.checkpoint.gguf_blocks import CHUNK_ELEMENTS, decode_blocks
 from seamount.checkpoint.gguf_header import GGUFTensor, parse_gguf_header
+from seamount.checkpoint.gguf_types import GGMLType
 from seamount.checkpoint.mapped_file import MappedFile
 from seamount.checkpoint.tensor_source import TensorSource
 from seamount.errors import CheckpointError
@@ -60,6 +61,21 @@ class GGUFFile(TensorSource):
             self._file().copy_into(stored.offset, stored.kind.plain, out)
         else:
             self._decode(stored, out.view(-1))
+
+    def kind(self, name: str) -> GGMLType:
+        """The tensor's element type."""
+        return self._stored(name).kind
+
+    def blocks(self, name: str) -> torch.Tensor:
+        """The tensor as it is stored, a view of the file: uint8 (rows, bytes of a row), all rows in one dimension."""
+        stored = self._stored(name)
+        row_bytes = stored.shape[-1] // stored.kind.block_elements * stored.kind.block_bytes
+        return self._file().typed(stored.offset, torch.uint8, (stored.nbytes // row_bytes, row_bytes))
+
+    def release(self, name: str) -> None:
+        """Tell the system that the view from `blocks` was used; it is read again when touched."""
+        stored = self._stored(name)
+        self._file().release(stored.offset, stored.nbytes)
 
     def close(self) -> None:
         """Let go of the file; tensors already read stay valid."""

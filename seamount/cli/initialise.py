@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 import typer
 
-from seamount.cli.options import JsonOption, QuantizeOption
+from seamount.cli.options import InitialFormatOption, JsonOption
 from seamount.cli.output import print_json, progress_bar
 from seamount.errors import ConfigError
 
@@ -19,7 +19,7 @@ def initialise(
         list[str] | None,
         typer.Option("--set", metavar="KEY=VALUE", help="Change a config field; the value is JSON, else text."),
     ] = None,
-    quantize: QuantizeOption = None,
+    quantize: InitialFormatOption = None,
     json: JsonOption = False,
 ) -> None:
     """Write a random-weight checkpoint of a preset's shape, layer by layer, so that it may be larger than memory."""

@@ -2,12 +2,12 @@
 
 import torch
 
-from seamount.cli.options import DtypeName, FormatName
+from seamount.cli.options import DtypeName, LoadedFormatName
 from seamount.cli.output import progress_bar
 from seamount.models import Model, load
 
 
-def load_model(model: str, dtype: DtypeName | None, quantize: FormatName | None = None) -> Model:
+def load_model(model: str, dtype: DtypeName | None, quantize: LoadedFormatName | None = None) -> Model:
     """The model, with a progress bar while its weights are read.
 
     Errors: those of `seamount.load`.

@@ -21,14 +21,24 @@ class FormatName(StrEnum):
     int8 = "int8"
 
 
+class LoadedFormatName(StrEnum):
+    """What weights may be as they are loaded: packed, or a GGUF file's own blocks."""
+
+    int4 = "int4"
+    int8 = "int8"
+    gguf = "gguf"
+
+
 MODEL_HELP = 'A directory, a .gguf file, a hub id, or "embedded".'
 
 ModelArgument = Annotated[str, typer.Argument(metavar="MODEL", help=MODEL_HELP)]
 EmbeddedModelArgument = Annotated[str, typer.Argument(metavar="[MODEL]", help=MODEL_HELP)]
 DtypeOption = Annotated[DtypeName | None, typer.Option("--dtype", help="Number format; by default the checkpoint's.")]
 QuantizeOption = Annotated[
-    FormatName | None, typer.Option("--quantize", help="Pack weights that are not packed, in this format.")
+    LoadedFormatName | None,
+    typer.Option("--quantize", help="Pack weights that are not packed; gguf keeps a GGUF file's own."),
 ]
+InitialFormatOption = Annotated[FormatName | None, typer.Option("--quantize", help="Packed weights, in this format.")]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON document as the last line of stdout.")]
 MaxTokensOption = Annotated[int, typer.Option("--max-tokens", min=1, help="Longest answer, in tokens.")]
 TemperatureOption = Annotated[

@@ -12,6 +12,8 @@ tile; a tile is 16 vectors of 64 bytes. Vector v holds the inputs 4v..4v+3, at b
         lines (512 bytes each), all their multipliers (32 each, at p * 4 + (n % 16) // 4), and zeros up to a multiple
         of 64.
 Units: int8 takes 8 bits a weight, int4 4.25, both 4 bytes more for each row.
+GGUF's formats q4_0, q4_1 and q8_0 keep their float scales for 32 inputs inside the blocks (group_packing.py); their
+scale[n] is 1.
 """
 
 from __future__ import annotations
@@ -25,9 +27,11 @@ from torch import Tensor
 from torch.nn import functional
 
 from seamount.errors import CheckpointError, ConfigError
+from seamount.kernels import group_packing
+from seamount.kernels.group_packing import GroupFormat
 
-Format = Literal["int4", "int8"]
-FORMATS: tuple[Format, ...] = ("int4", "int8")
+Format = Literal["int4", "int8"] | GroupFormat
+FORMATS: tuple[Format, ...] = ("int4", "int8")  # what weights are packed as; the others are taken as they are
 ROWS, INPUTS = 16, 64  # of a tile
 QUAD = 4  # consecutive inputs that take a second byte together; at most one quad a tile of inputs does
 
@@ -83,6 +87,8 @@ def block_bytes(format: Format, columns: int) -> int:
     Errors: ConfigError for an unknown format.
     """
     tiles = _ceil(columns, INPUTS)
+    if format in group_packing.TILE_BYTES:
+        return tiles * group_packing.TILE_BYTES[format]
     if _known(format) == "int8":
         return tiles * ROWS * INPUTS
     return _ceil(tiles * (512 + 32), 64) * 64
@@ -145,6 +151,7 @@ def pack(weight_XNK: Tensor, format: Format) -> Packed:
 
 def pack_into(weight_XNK: Tensor, out: Packed) -> None:
     """Quantise into memory that is there already, such as one expert's place in a stack: as `pack`."""
+    _known(out.format)
     if tuple(weight_XNK.shape) != out.shape or not weight_XNK.is_floating_point():
         raise ConfigError(
             f"a floating weight of shape {list(out.shape)} is needed here, "
@@ -164,7 +171,8 @@ def pack_into(weight_XNK: Tensor, out: Packed) -> None:
 
 
 def codes(packed: Packed) -> Tensor:
-    """The integers w8 of a packed weight: (..., N, K) int8. The specification of both formats' layout."""
+    """The integers w8 of an int4 or int8 weight: (..., N, K) int8. The specification of both formats' layout."""
+    _known(packed.format)
     blocks_XBY = packed.blocks.view(-1, packed.blocks.shape[-1])
     tiles = _ceil(packed.columns, INPUTS)
     if packed.format == "int8":
@@ -184,7 +192,9 @@ def codes(packed: Packed) -> Tensor:
 
 
 def unpack(packed: Packed) -> Tensor:
-    """The weight that a packed one stands for, `scale[n] * w8[n, k]`: (..., N, K) float32."""
+    """The weight that a packed one stands for, `scale[n] * w8[n, k]` or by its groups: (..., N, K) float32."""
+    if packed.format in group_packing.TILE_BYTES:
+        return group_packing.numbers(packed.format, packed.blocks, packed.rows, packed.columns)
     return codes(packed).float() * packed.scale[..., : packed.rows, None]
 
 
@@ -201,21 +211,44 @@ def quantise_rows(x_TD: Tensor) -> tuple[Tensor, Tensor]:
     Source: large activations apart from the rest as in LLM.int8(), arXiv 2208.07339, section 3.2.
     """
     x_TD = x_TD.float()
-    D, most = x_TD.shape[1], _ceil(x_TD.shape[1], INPUTS)
-    quad_TQ = functional.pad(x_TD.abs(), (0, most * INPUTS - D)).unflatten(1, (-1, QUAD)).amax(-1)
-    top_T = quad_TQ.amax(-1)
-    # At most so many quads stand above a limit exactly if the next one in the order of size does not.
-    next_T = quad_TQ.kthvalue(quad_TQ.shape[1] - most).values
-    limit_T = top_T
-    for reach in REACHES[LEAST_REACH:]:
-        lower_T = top_T * reach
-        limit_T = torch.where((next_T <= lower_T) & (top_T >= SMALLEST_TOP), lower_T, limit_T)
+    quad_TQ = _quads(x_TD)
+    top_T, limit_T = quad_TQ.amax(-1), _limits(quad_TQ)
     # torch takes 127 / tensor for a product with the reciprocal, which rounds twice.
     factor_T = torch.full_like(limit_T, 127).div_(limit_T)
     factor_T = torch.where(factor_T.isfinite(), factor_T, 0)
     is_finite_T = top_T.isfinite()
     code_TD = (x_TD * factor_T[:, None]).round_().masked_fill_(~is_finite_T[:, None], 0)
     return code_TD.to(torch.int16), (limit_T / 127).masked_fill_(~is_finite_T, torch.nan)
+
+
+def split_rows(x_TD: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """`quantise_rows` as kernels hold the codes: q = lower + 128 * upper, where upper is 0 outside of large quads.
+
+    Shapes: (T, D) -> int8 (T, D) twice, float32 (T).
+    """
+    code_TD, scale_T = quantise_rows(x_TD)
+    quad_TQ = _quads(x_TD.float())
+    is_large_TD = (quad_TQ > _limits(quad_TQ)[:, None]).repeat_interleave(QUAD, dim=1)[:, : x_TD.shape[1]]
+    upper_TD = torch.where(is_large_TD, code_TD + 64 >> 7, 0)
+    return (code_TD - 128 * upper_TD).to(torch.int8), upper_TD.to(torch.int8), scale_T
+
+
+def _quads(x_TD: Tensor) -> Tensor:
+    """The largest magnitude of each quad: (T, 16 for each tile)."""
+    padding = -x_TD.shape[1] % INPUTS
+    return functional.pad(x_TD.abs(), (0, padding)).unflatten(1, (-1, QUAD)).amax(-1)
+
+
+def _limits(quad_TQ: Tensor) -> Tensor:
+    """Up to which magnitude the codes of each row take one byte."""
+    top_T, most = quad_TQ.amax(-1), quad_TQ.shape[1] * QUAD // INPUTS
+    # At most so many quads stand above a limit exactly if the next one in the order of size does not.
+    next_T = quad_TQ.kthvalue(quad_TQ.shape[1] - most).values
+    limit_T = top_T
+    for reach in REACHES[LEAST_REACH:]:
+        lower_T = top_T * reach
+        limit_T = torch.where((next_T <= lower_T) & (top_T >= SMALLEST_TOP), lower_T, limit_T)
+    return limit_T
 
 
 def random_packed(shape: tuple[int, ...], format: Format, generator: torch.Generator, deviation: float) -> Packed:

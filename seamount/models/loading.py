@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from seamount.errors import ConfigError, TensorMismatch
 from seamount.kernels.packing import Format
+from seamount.models.gguf_packing import BLOCKS, Blocks, taken_weights
 from seamount.models.model import Model
 from seamount.models.names import FLOAT32, Slot
 from seamount.models.opened import OpenedModel, opened, unpacked
@@ -33,8 +34,9 @@ def load(
     """The model of a directory, a .gguf file, a hub id, or "embedded", with its weights and its tokenizer.
 
     `dtype` defaults to the config's, else to the stored one; for GGUF files, which are decoded, to bfloat16.
-    `quantize`, "int4" or "int8", packs the weights while they are read; `dtype` is then that of all else. A checkpoint
-    that `seamount convert` packed is used as it lies in its files, which are memory-mapped.
+    `quantize`, "int4" or "int8", packs the weights while they are read; `dtype` is then that of all else. "gguf" takes
+    a GGUF's Q4_0, Q4_1 and Q8_0 weights as they are, and packs its others as int8 (models/gguf_packing.py). A
+    checkpoint that `seamount convert` packed is used as it lies in its files, which are memory-mapped.
     Errors: ModelNotFound, ConfigError, CheckpointError (TensorMismatch lists every tensor at fault), TokenizerError.
     Cost: the model's own size in memory, plus a few per cent, or with `quantize` one tensor, while it is read. A packed
     checkpoint's pages are the system's file cache, filled when they are first used.
@@ -51,19 +53,25 @@ def load(
             _map(checkpoint, kept)
             return built.eval()
         if format is not None:
+            if format == BLOCKS:
+                weights = taken_weights(checkpoint, counted)
+            else:
+                weights = pack_checkpoint(checkpoint, format, counted)
+                built.config["quantization_config"] = quantisation_config(format)
             replaced = []
-            for packed, weight in pack_checkpoint(checkpoint, format, counted):
+            for packed, weight in weights:
                 install(built, packed.name, weight)
                 replaced.append(packed)
             slots = unpacked(replaced, slots)
-            built.config["quantization_config"] = quantisation_config(format)
         _materialise(built, kept, device)
         _fill(checkpoint, slots, counted)
     return built.eval()
 
 
-def _chosen_format(checkpoint: OpenedModel, quantize: str | None, device: torch.device) -> Format | None:
-    format = checkpoint.format if quantize is None else checked_format(quantize)
+def _chosen_format(checkpoint: OpenedModel, quantize: str | None, device: torch.device) -> Format | Blocks | None:
+    format: Format | Blocks | None = checkpoint.format
+    if quantize is not None:
+        format = BLOCKS if quantize == BLOCKS else checked_format(quantize)
     if checkpoint.format not in (None, format):
         raise ConfigError(
             f"quantize = {quantize!r}: {checkpoint.located.path} holds {checkpoint.format} weights already; "

@@ -6,6 +6,8 @@ from pathlib import Path
 from torch import Tensor
 
 from seamount.checkpoint import CheckpointWriter
+from seamount.errors import ConfigError
+from seamount.kernels.packing import FORMATS
 from seamount.models.model import Model
 from seamount.models.names import hugging_face
 from seamount.models.packed import packed_weights, stored_names
@@ -16,9 +18,16 @@ def save(model: Model, directory: str | Path, *, overwrite: bool = False) -> Non
 
     Weights are written in the model's dtype; what was FP8 or GGUF on loading is not encoded again, and config.json
     then says so by having no quantization_config. Packed weights are written packed, under our own names.
-    Errors: CheckpointError for a directory that holds a checkpoint, unless `overwrite`.
+    Errors: CheckpointError for a directory that holds a checkpoint, unless `overwrite`; ConfigError for a model with a
+    GGUF's own weights.
     """
-    is_packed = any(True for _ in packed_weights(model))
+    formats = {weight.format for _, weight in packed_weights(model)}
+    is_packed = bool(formats)
+    if not formats <= set(FORMATS):
+        raise ConfigError(
+            "this model holds a GGUF's weights as they are, for which packed checkpoints have no form: keep the .gguf "
+            "file, or load it without quantize = 'gguf'"
+        )
     left_out = ("dtype",) if is_packed else ("quantization_config", "dtype")
     config = {name: value for name, value in model.config.items() if name not in left_out}
     config["torch_dtype"] = str(model.dtype).removeprefix("torch.")

@@ -18,13 +18,20 @@ from seamount.models.spec import MLASpec
 V2_YARN = V2 | {"rope_scaling": YARN | {"mscale": 0.707, "mscale_all_dim": 0.707}}
 
 
-def write(path: Path, architecture: str, metadata: dict, tensors: dict[str, torch.Tensor]) -> Path:
+def write(
+    path: Path, architecture: str, metadata: dict, tensors: dict[str, torch.Tensor], types: dict[str, str] | None = None
+) -> Path:
     writer = gguf.GGUFWriter(path, architecture)
     for key, value in metadata.items():
         kind = {bool: writer.add_bool, int: writer.add_uint32, float: writer.add_float32, str: writer.add_string}
         kind[type(value)](f"{architecture}.{key}", value)
     for name, tensor in tensors.items():
-        writer.add_tensor(name, np.ascontiguousarray(tensor.float().numpy()))
+        array = np.ascontiguousarray(tensor.float().numpy())
+        if types and name in types:
+            kind = gguf.GGMLQuantizationType[types[name]]
+            writer.add_tensor(name, gguf.quants.quantize(array, kind), raw_dtype=kind)
+        else:
+            writer.add_tensor(name, array)
     writer.write_header_to_file()
     writer.write_kv_data_to_file()
     writer.write_tensors_to_file()

@@ -9,6 +9,7 @@ import numpy as np
 
 from seamount.kernels.cpu.activations import END, quantise
 from seamount.kernels.cpu.compiling import inlined, inner
+from seamount.kernels.cpu.group_products import group_pair_sums, group_starts, is_grouped
 from seamount.kernels.cpu.products import (
     FEW,
     PAIR_BYTES,
@@ -18,6 +19,7 @@ from seamount.kernels.cpu.products import (
     list_quads,
     pair_sums,
     row_bytes,
+    starts_place,
     sums_place,
 )
 from seamount.kernels.cpu.records import GROUP_BYTES, G, L, S, get, put
@@ -208,11 +210,16 @@ def _gate_and_up_blocks(group, note_step, first, last, scratch):
     # h stands as its tiles do: (token tile, 16 outputs, token of the tile), so that a tile is written in one piece.
     h_rows = get(group, G.h_rows)
     stride = (get(group, G.width) + 63) // 64 * h_rows * 256
-    if count > FEW:
+    starts = starts_place(scratch, count)
+    if is_grouped(bits):
+        group_starts(bits, x, rows * 64, count, kb, starts)
+    elif count > FEW:
         number = list_quads(notes, note_step, count, listed)
     for block in range(first, last):
         gate, up = get(group, G.gate) + block * size, get(group, G.up) + block * size
-        if count <= FEW:
+        if is_grouped(bits):
+            group_pair_sums(bits, gate, up, x, rows * 64, notes, note_step, count, kb, starts, sums, PAIR_BYTES)
+        elif count <= FEW:
             few_products(bits, gate, x, rows * 64, notes, note_step, count, kb, sums)
             few_products(bits, up, x, rows * 64, notes, note_step, count, kb, sums + 1024)
         else:
@@ -226,8 +233,8 @@ def _gate_and_up_blocks(group, note_step, first, last, scratch):
             here, place = min(16, count - tile * 16), sums + tile * PAIR_BYTES
             for row in range(here):
                 note = notes + (tile * 16 + row) * note_step
-                g = dequantised(place + row * 64, note, gate_scale)
-                u = dequantised(place + 1024 + row * 64, note, up_scale)
+                g = dequantised(bits, place + row * 64, note, gate_scale)
+                u = dequantised(bits, place + 1024 + row * 64, note, up_scale)
                 store_floats(h + tile * stride + row * 64, multiply(silu(g), u))
 
 
@@ -300,12 +307,17 @@ def _down_blocks(step, number, begin, end, total, scratch):
     other = np.int64(0)  # the next expert's weights, which lie elsewhere and are asked for ahead
     if number + 1 < get(step, S.group_count):
         other = get(group + GROUP_BYTES, G.down_blocks) + begin * size
-    if count > FEW:
+    starts = starts_place(scratch, count)
+    if is_grouped(bits):
+        group_starts(bits, x, rows * 64, count, kb, starts)
+    elif count > FEW:
         large = list_quads(notes, note_step, count, listed)
     for first in range(begin, end, 2):
         second = min(first + 1, end - 1)
         a, b = get(group, G.down_blocks) + first * size, get(group, G.down_blocks) + second * size
-        if count <= FEW:
+        if is_grouped(bits):
+            group_pair_sums(bits, a, b, x, rows * 64, notes, note_step, count, kb, starts, sums, PAIR_BYTES)
+        elif count <= FEW:
             if first + 2 >= end and other != 0:
                 for line in range(0, 4096, 64):
                     prefetch(other + line)
@@ -329,14 +341,15 @@ def _down_blocks(step, number, begin, end, total, scratch):
 @inlined
 def _add_weighted(step, group, begin, here, first, second, total, stride, sums):
     slots, slot_weight, slot = get(step, S.slots), get(step, S.slot_weight), get(group, G.slot)
+    bits = get(get(group, G.down), 16)
     a_scale, b_scale = get(group, G.down_scale) + first * 64, get(group, G.down_scale) + second * 64
     for row in range(here):
         place = begin + row
         note = get(group, G.h_notes) + place * get(step, S.note_step)
         out = total + read_int64(slots + (slot + place) * 8) * stride
         weight = floats(read_float(slot_weight + (slot + place) * 4))
-        y = multiply(dequantised(sums + row * 64, note, a_scale), weight)
+        y = multiply(dequantised(bits, sums + row * 64, note, a_scale), weight)
         store_floats(out, add(load_floats(out), y))
         if second != first:
-            y = multiply(dequantised(sums + 1024 + row * 64, note, b_scale), weight)
+            y = multiply(dequantised(bits, sums + 1024 + row * 64, note, b_scale), weight)
             store_floats(out + 64, add(load_floats(out + 64), y))

@@ -9,6 +9,7 @@ import numpy as np
 from seamount.kernels.cpu import attention
 from seamount.kernels.cpu.activations import quantise
 from seamount.kernels.cpu.compiling import inlined, inner
+from seamount.kernels.cpu.group_products import group_pair_sums, group_starts, is_grouped
 from seamount.kernels.cpu.products import (
     FEW,
     PAIR_BYTES,
@@ -18,6 +19,7 @@ from seamount.kernels.cpu.products import (
     list_quads,
     pair_sums,
     row_bytes,
+    starts_place,
     sums_place,
 )
 from seamount.kernels.cpu.records import L, S, get, get_float
@@ -81,13 +83,18 @@ def products(
     apart()
     size, tiles = row_bytes(bits, kb), (count + 15) // 16
     panel, listed, sums, number = scratch, scratch + PANEL_BYTES, sums_place(scratch, count), 0
-    if count > FEW:
+    starts = starts_place(scratch, count)
+    if is_grouped(bits):
+        group_starts(bits, act, rows * 64, count, kb, starts)
+    elif count > FEW:
         number = list_quads(notes, note_step, count, listed)
     for pair in range(begin, end):
         first = pair * 2
         second = min(first + 1, nb - 1)
         a, b = blocks + first * size, blocks + second * size
-        if count <= FEW:
+        if is_grouped(bits):
+            group_pair_sums(bits, a, b, act, rows * 64, notes, note_step, count, kb, starts, sums, PAIR_BYTES)
+        elif count <= FEW:
             few_products(bits, a, act, rows * 64, notes, note_step, count, kb, sums)
             if second != first:
                 few_products(bits, b, act, rows * 64, notes, note_step, count, kb, sums + 1024)
@@ -105,7 +112,7 @@ def products(
                 prefetch(out + (token + 8) * stride + first * 64 + 64)
                 for half in range(second - first + 1):
                     block, place = first + half, sums + tile * PAIR_BYTES + half * 1024 + row * 64
-                    y = dequantised(place, notes + token * note_step, scales + block * 64)
+                    y = dequantised(bits, place, notes + token * note_step, scales + block * 64)
                     if bias != 0:
                         y = add(y, load_floats(bias + block * 64))
                     if mode == STORE_BFLOAT16:

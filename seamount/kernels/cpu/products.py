@@ -15,6 +15,7 @@ from numba.extending import intrinsic
 
 from seamount.kernels.cpu.activations import END, add_times
 from seamount.kernels.cpu.compiling import inlined, inner
+from seamount.kernels.cpu.group_products import group_row_bytes, is_grouped
 from seamount.kernels.cpu.instructions import I64, Bytes, address, instruction, write
 from seamount.kernels.cpu.target import TARGET
 from seamount.kernels.cpu.tiles import tile_dot_int8, tile_load, tile_store, tile_zero
@@ -78,8 +79,16 @@ def sums_place(scratch, count):
 
 
 @inlined
+def starts_place(scratch, count):
+    """Where, behind that scratch, what `group_starts` writes stands, for formats with scales of groups."""
+    return scratch + product_bytes(count)
+
+
+@inlined
 def row_bytes(bits, kb):
     """Bytes of one row block of kb tiles."""
+    if is_grouped(bits):
+        return group_row_bytes(bits, kb)
     if bits == INT8:
         return kb * 1024
     return (kb * 544 + 63) // 64 * 64
@@ -419,7 +428,12 @@ def pair_sums(bits, a, b, kb, next_a, next_b, x, count, listed, number, sums, pa
 
 
 @inlined
-def dequantised(sums, note, row_scale):
-    """16 outputs of one token from their integer sums: `(sum - bias) * scale * row_scale`, in that order."""
+def dequantised(bits, sums, note, row_scale):
+    """16 outputs of one token from their integer sums: `(sum - bias) * scale * row_scale`, in that order.
+
+    Sums over groups with scales are floats, and `sum * scale` is the output.
+    """
+    if is_grouped(bits):
+        return multiply(load_floats(sums), floats(read_float(note)))
     exact = add_ints(load_ints(sums), ints(np.int32(-read_int32(note + 4))))
     return multiply(multiply(to_floats(exact), floats(read_float(note))), load_floats(row_scale))

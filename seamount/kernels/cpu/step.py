@@ -17,9 +17,11 @@ from seamount.kernels.cpu.attention import MOST_GROUPS, SEGMENT
 from seamount.kernels.cpu.attention import scratch_bytes as compiled_scratch_bytes
 from seamount.kernels.cpu.attention import state_bytes as compiled_state_bytes
 from seamount.kernels.cpu.experts import MOST_PAIRS
+from seamount.kernels.cpu.group_products import GROUP_BITS, Q4_0, start_bytes
 from seamount.kernels.cpu.launch import is_kept, kernel_address, launch, meeting_workers
 from seamount.kernels.cpu.layers import dense_attention, feed_forward, head, latent_attention, run_layers
 from seamount.kernels.cpu.mixing import SPLIT_UNITS
+from seamount.kernels.cpu.products import INT4, INT8
 from seamount.kernels.cpu.products import product_bytes as compiled_product_bytes
 from seamount.kernels.cpu.records import GROUP_BYTES, LAYER, STEP, L, S
 from seamount.kernels.cpu.team import TEAM_BYTES
@@ -31,6 +33,9 @@ _log = logging.getLogger("seamount")
 # The kernels' own formulas, called as Python.
 state_bytes, scratch_bytes = compiled_state_bytes.py_func, compiled_scratch_bytes.py_func
 note_bytes, product_bytes = compiled_note_bytes.py_func, compiled_product_bytes.py_func
+
+
+BITS = {"int4": INT4, "int8": INT8} | GROUP_BITS
 
 
 def float_bits(value: float) -> int:
@@ -46,7 +51,7 @@ def layer_record(name: str | None) -> int:
 def matrix_fields(weight: Packed) -> list[int]:
     """A matrix as records hold it."""
     nb = weight.scale.shape[-1] // 16
-    bits = 4 if weight.format == "int4" else 8
+    bits = BITS[weight.format]
     return [weight.blocks.data_ptr(), weight.scale.data_ptr(), bits, nb, -(-weight.columns // 64)]
 
 
@@ -143,6 +148,12 @@ class Step:
     def _field(self, name: str) -> Any:
         return self._layers[:, getattr(L, name) // 8]
 
+    def _has_groups(self) -> bool:
+        """Whether any matrix has scales of its groups."""
+        names = ("q", "q_a", "kv_a", "w_uk", "w_uv", "o", "gate_up", "down", "shared_gate_up", "shared_down")
+        bits = [self._layers[:, getattr(L, name) // 8 + 2] for name in names]
+        return bool((np.stack(bits) >= Q4_0).any()) or int(self._record[S.head // 8 + 2]) >= Q4_0
+
     def _lay_out(self, T: int, longest: int) -> None:
         """Give every buffer its place; nothing is moved while the batch fits what was made so far."""
         if self._layout[0] >= T and longest <= self._layout[1]:
@@ -183,8 +194,10 @@ class Step:
         states = SPLIT_UNITS * self.threads * -(-longest // SEGMENT) * state_bytes(value)
         key = int(field("key_dim").max())
         attention = MOST_GROUPS * (64 + q_dim * 32 + 2 * state_bytes(value)) + scratch_bytes(key, value)
-        products = MOST_PAIRS * T * 128 + product_bytes(rows)
-        scratch = _ceil(max(products, attention, (E + 64) * 8, (key + 64) * 4), 4096) + 4096
+        product = MOST_PAIRS * T * 128 + product_bytes(rows)
+        if self._has_groups():
+            product += start_bytes(rows, max(act, head_act, F, shared) // 64)
+        scratch = _ceil(max(product, attention, (E + 64) * 8, (key + 64) * 4), 4096) + 4096
         note, head_note = note_bytes(max(act, F, shared) // 64), note_bytes(head_act // 64)
         for name, size in (("scratch_bytes", scratch), ("note_step", note), ("head_note_step", head_note)):
             self.set(name, size)

@@ -9,7 +9,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from seamount.kernels.packing import Packed, codes, quantise_rows
+from seamount.kernels.group_packing import GROUP, GROUP_FORMATS, OFFSET, parts
+from seamount.kernels.packing import QUAD, Packed, codes, quantise_rows, split_rows
 
 
 def packed_product(x_TK: Tensor, weight: Packed) -> Tensor:
@@ -17,11 +18,56 @@ def packed_product(x_TK: Tensor, weight: Packed) -> Tensor:
 
     Layout: the sum is exact in float64, which holds every integer below 2^53.
     """
+    if weight.format in GROUP_FORMATS:
+        return _group_product(x_TK, weight)
     q_TK, scale_T = quantise_rows(x_TK)
     w8_NK = codes(weight).reshape(-1, weight.columns)
     scale_N = weight.scale[..., : weight.rows].reshape(-1)
     sum_TN = q_TK.double() @ w8_NK.double().T
     return sum_TN.float() * scale_T[:, None] * scale_N
+
+
+def _group_product(x_TK: Tensor, weight: Packed) -> Tensor:
+    """`packed_product` with float scales for groups of inputs: the order stands at the top of cpu/group_products.py."""
+    format, K = weight.format, weight.columns
+    assert format in OFFSET, "only these formats have scales of groups"
+    lower_TK, upper_TK, scale_T = split_rows(x_TK)
+    stored = parts(format, weight.blocks, weight.rows, K)
+    w_NK = (stored.code.double() - OFFSET[format]).flatten(0, -2)
+    scales_GN = stored.scale.flatten(0, -2).T
+    minima_GN = None if stored.minimum is None else stored.minimum.flatten(0, -2).T
+    total_TN = torch.zeros(len(x_TK), len(w_NK))
+
+    def add(total_TN: Tensor, q_TI: Tensor, w_NI: Tensor, group: int) -> Tensor:
+        total_TN = _fma((q_TI @ w_NI.T).float(), scales_GN[group], total_TN)
+        return total_TN if minima_GN is None else _fma(q_TI.sum(1, keepdim=True).float(), minima_GN[group], total_TN)
+
+    for first in range(0, K, GROUP):
+        part = slice(first, first + GROUP)
+        total_TN = add(total_TN, lower_TK[:, part].double(), w_NK[:, part], first // GROUP)
+    for first in range(0, K, QUAD):
+        part = slice(first, first + QUAD)
+        is_large_T = upper_TK[:, part].any(1)
+        if is_large_T.any():
+            upper_TI = upper_TK[is_large_T, part].double() * 128
+            total_TN[is_large_T] = add(total_TN[is_large_T], upper_TI, w_NK[:, part], first // GROUP)
+    return total_TN * scale_T[:, None]
+
+
+def _fma(left: Tensor, right: Tensor, plus: Tensor) -> Tensor:
+    """`left * right + plus` of float32, rounded once: a product of two is exact in float64, their sum is made so.
+
+    Source: rounding to odd, S. Boldo and G. Melquiond, Emulation of FMA and correctly rounded sums, 2008.
+    """
+    product, plus = left.double() * right.double(), plus.double()
+    total = product + plus
+    back = total - product
+    error = (product - (total - back)) + (plus - back)
+    # Where float64 had to round to an even last bit, take its odd neighbour on the side of the error.
+    bits = total.contiguous().view(torch.int64)
+    is_even = (error != 0) & (bits & 1 == 0)
+    step = torch.where((error > 0) == (total > 0), 1, -1)
+    return torch.where(is_even, bits + step, bits).view(torch.float64).float()
 
 
 def packed_linear(x_TD: Tensor, weight: Packed, bias_F: Tensor | None = None) -> Tensor:
