@@ -155,8 +155,7 @@ class Ours:
 def run_ours(arguments: argparse.Namespace) -> dict[str, Any]:
     """All cases of our side, in this process."""
     started = time.perf_counter()
-    quantize = "int4" if arguments.model == "embedded" else None
-    model = seamount.load(arguments.model, quantize=quantize)
+    model = seamount.load(arguments.model, quantize=arguments.quantize)
     loaded = time.perf_counter() - started
     assert any(isinstance(weight, Packed) for _, weight in packed_weights(model)), f"{arguments.model} is not packed"
     side = Ours(model)
@@ -190,9 +189,10 @@ def compare(arguments: argparse.Namespace) -> dict[str, Any]:
     """Both sides by turns, then a line a case."""
     names = list(arguments.cases)
     common = ["--threads", str(arguments.threads), "--rounds", str(arguments.rounds), "--cases", *names]
-    sides: dict[str, Callable[[], dict[str, Any]]] = {
-        "ours": lambda: last_line([sys.executable, __file__, "--alone", "--model", arguments.model, *common])
-    }
+    ours = [sys.executable, __file__, "--alone", "--model", arguments.model, *common]
+    if arguments.quantize:
+        ours += ["--quantize", arguments.quantize]
+    sides: dict[str, Callable[[], dict[str, Any]]] = {"ours": lambda: last_line(ours)}
     peer = arguments.peers / "llama" / "bin" / "python"
     if arguments.gguf and peer.exists():
         script = str(ROOT / "bench" / "peers" / "llama.py")
@@ -228,6 +228,7 @@ def compare(arguments: argparse.Namespace) -> dict[str, Any]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--model", default="embedded", help="a packed directory, or embedded")
+    parser.add_argument("--quantize", help="for a model that is not packed; for embedded int4, or gguf: as its file is")
     parser.add_argument("--name", default="", help="how the result calls the model")
     parser.add_argument("--gguf", help="llama.cpp's model; for embedded its own file")
     parser.add_argument("--peers", type=Path, default=ROOT / ".peers")
@@ -242,6 +243,7 @@ def main() -> None:
     torch.set_num_threads(arguments.threads)
     if arguments.model == "embedded":
         arguments.gguf = arguments.gguf or str(locate("embedded").path)
+        arguments.quantize = arguments.quantize or "int4"
     arguments.name = arguments.name or Path(arguments.model).name
     print(json.dumps(run_ours(arguments) if arguments.alone else compare(arguments)), flush=True)
 

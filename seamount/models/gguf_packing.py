@@ -37,7 +37,8 @@ _FORMATS: dict[str, GroupFormat] = {"Q4_0": "q4_0", "Q4_1": "q4_1", "Q8_0": "q8_
 def taken_weights(checkpoint: OpenedModel, read: Read) -> Iterator[tuple[PackedSlot, Packed]]:
     """Every weight of a GGUF that is to be packed, one parameter after the other; logs how many of which format.
 
-    Errors: ConfigError for another checkpoint than a GGUF, CheckpointError for scales that are not finite.
+    Errors: ConfigError for another checkpoint than a GGUF, and for one in which no weight can be taken; CheckpointError
+    for scales that are not finite.
     Cost: one read of the file, and memory for the packed weights; one parameter more for those that are packed anew.
     """
     source = checkpoint.source
@@ -45,6 +46,12 @@ def taken_weights(checkpoint: OpenedModel, read: Read) -> Iterator[tuple[PackedS
         raise ConfigError(
             f"quantize = {BLOCKS!r}: {checkpoint.located.path} is no GGUF file, which alone has weights to use as they "
             f"are; choose {' or '.join(packing.FORMATS)}"
+        )
+    kinds = sorted({source.kind(slot.source).name for slot in checkpoint.slots})
+    if not set(kinds) & set(_FORMATS):
+        raise ConfigError(
+            f"quantize = {BLOCKS!r}: {checkpoint.located.path} holds {', '.join(kinds)} and none of "
+            f"{', '.join(_FORMATS)}, which can be used as they are; choose {' or '.join(packing.FORMATS)}"
         )
     parameters = dict(checkpoint.built.named_parameters())
     wanted: dict[str, list[PackedSlot]] = {}

@@ -129,6 +129,10 @@ def test_what_is_no_gguf_or_cannot_be_written_is_refused(paths: dict[str, Path],
     initialise(DENSE, tmp_path / "packed", quantize="int8")
     with pytest.raises(ConfigError, match="holds int8 weights already"):
         seamount.load(tmp_path / "packed", quantize="gguf")
+    tensors = llama_tensors(published(DENSE).state_dict(), DENSE)
+    plain = write(tmp_path / "f32.gguf", "llama", common(DENSE) | {"attention.head_count_kv": 2}, tensors, {})
+    with pytest.raises(ConfigError, match=r"holds F32 and none of Q4_0.*int4 or int8"):
+        seamount.load(plain, quantize="gguf")
     with pytest.raises(ConfigError, match="device meta"):
         seamount.load(paths["q4_0"], quantize="gguf", device="meta")
     model = seamount.load(paths["q4_0"], quantize="gguf")

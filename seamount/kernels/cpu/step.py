@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import mmap
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import Any
 
 import numba
@@ -63,7 +64,8 @@ def _zeros(nbytes: int) -> Tensor:
     """Zeros that take no memory before they are written to, in huge pages where the system has them."""
     memory = mmap.mmap(-1, nbytes, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS) if _HAS_ADVICE else bytearray(nbytes)
     if isinstance(memory, mmap.mmap):
-        memory.madvise(mmap.MADV_HUGEPAGE)
+        with suppress(OSError):  # a kernel that was built without them
+            memory.madvise(mmap.MADV_HUGEPAGE)
     return torch.frombuffer(memory, dtype=torch.uint8)
 
 
