@@ -35,6 +35,7 @@ from seamount.kernels.packing import Packed
 from seamount.models import Model
 from seamount.models.packed import packed_weights
 from seamount.models.parts.batch import Batch
+from seamount.models.parts.pages import new_caches
 from seamount.models.spec import MoESpec
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -90,10 +91,13 @@ class Ours:
     def _filled(self, count: int, room: int) -> Any:
         """A cache that holds so many tokens."""
         cache = self.model.new_cache(count + room)
+        self._fill(cache, count)
+        return cache
+
+    def _fill(self, cache: Any, count: int) -> None:
         for start in range(0, count, PREFILL):
             size = min(PREFILL, count - start)
             self.model.logits_at(self._tokens(size), Batch.following(size, cache, self.model.device), [])
-        return cache
 
     def prefill(self, rounds: int) -> tuple[list[float], int]:
         """512 tokens, logits of the last."""
@@ -125,12 +129,14 @@ class Ours:
     def streams(self, rounds: int) -> tuple[list[float], int]:
         """16 streams behind short prompts, in sum."""
         steps, rates = 16, []
-        caches = tuple(self._filled(PROMPT, steps * (rounds + 1)) for _ in range(STREAMS))
+        room = [PROMPT + steps * (rounds + 1)] * STREAMS
+        caches = new_caches(self.model.page_layout, room, self.model.device)
+        for cache in caches:
+            self._fill(cache, PROMPT)
         for _ in range(rounds + 1):
             started = time.perf_counter()
             for _ in range(steps):
-                position_T = torch.tensor([cache.length for cache in caches])
-                batch = Batch(position_T, (1,) * STREAMS, caches)
+                batch = Batch.of((1,) * STREAMS, caches, self.model.device)
                 self.model.logits_at(self._tokens(STREAMS), batch, range(STREAMS)).argmax(-1)
             rates.append(STREAMS * steps / (time.perf_counter() - started))
         return rates[1:], caches[0].length

@@ -8,9 +8,10 @@ from torch import Tensor, nn
 
 from seamount import kernels
 from seamount.errors import ContextOverflow, RequestError
-from seamount.models.parts.batch import Batch, Cache
+from seamount.models.parts.batch import Batch
 from seamount.models.parts.layer import Layer, MTPLayer
 from seamount.models.parts.linear import Embedding, Linear, RMSNorm
+from seamount.models.parts.pages import Cache, PageLayout, new_caches
 from seamount.models.program import Program, program_of
 from seamount.models.spec import ModelSpec
 from seamount.tokenizer import Tokenizer
@@ -48,8 +49,7 @@ class Model(nn.Module):
         x_TD = self.embed_tokens(tokens_T)
         for layer in self.layers:
             x_TD = layer(x_TD, batch)
-        for cache, length in zip(batch.caches or (), batch.lengths, strict=False):
-            cache.advance(length)
+        batch.advance()
         return self.norm(x_TD)
 
     def head(self, hidden_TD: Tensor) -> Tensor:
@@ -100,6 +100,11 @@ class Model(nn.Module):
             predictions.append(self.head(hidden_TD).unflatten(0, (B, T - depth)))
         return predictions
 
+    @property
+    def page_layout(self) -> PageLayout:
+        """What a page of cached rows holds."""
+        return PageLayout([layer.attention.cache_dim for layer in self.spec.layers], self.dtype)
+
     def new_cache(self, capacity: int) -> Cache:
         """An empty cache for one sequence of at most `capacity` tokens.
 
@@ -109,8 +114,7 @@ class Model(nn.Module):
             raise ContextOverflow(
                 f"{capacity} tokens were asked for, and the model's context holds {self.spec.context_length}"
             )
-        dims = [layer.attention.cache_dim for layer in self.spec.layers]
-        return Cache(dims, capacity, self.dtype, self.device)
+        return new_caches(self.page_layout, [capacity], self.device)[0]
 
     @torch.inference_mode()
     def step(self, tokens: Sequence[int], cache: Cache) -> Tensor:

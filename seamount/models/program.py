@@ -19,6 +19,7 @@ from seamount.kernels.cpu.attention import COLUMNS, MOST_GROUPS
 from seamount.kernels.cpu.step import Step, float_bits, layer_record, matrix_fields
 from seamount.kernels.packing import Packed
 from seamount.models.parts.batch import Batch
+from seamount.models.parts.pages import new_caches
 from seamount.models.spec import GQASpec, LayerSpec, MLASpec, MoESpec
 
 _log = logging.getLogger("seamount")
@@ -83,20 +84,17 @@ class Program:
 
     def _logits(self, tokens_T: Tensor, batch: Batch, wanted: Sequence[int]) -> Tensor:
         spec = self._model.spec
-        caches = batch.caches or tuple(self._model.new_cache(length) for length in batch.lengths)
+        if batch.caches is None:
+            caches = new_caches(self._model.page_layout, batch.lengths, self._model.device)
+            batch = Batch.of(batch.lengths, caches, self._model.device)
         # The kernels check no address, so all that one is worked out from is checked here.
-        each = zip(caches, batch.lengths, strict=True)
-        expected_T = np.concatenate([np.arange(cache.length, cache.length + length) for cache, length in each])
+        batch.require_following()
         positions_T = batch.positions_T.numpy()
-        assert np.array_equal(positions_T, expected_T), "a batch's tokens must follow what its caches hold"
         assert len(tokens_T) == len(positions_T), "the batch's lengths must add up to its tokens"
-        for cache, length in zip(caches, batch.lengths, strict=True):
-            cache.reserve(length)
-        bases = np.array([[cache.address(layer) for cache in caches] for layer in range(len(spec.layers))], np.int64)
-        pages = [
-            np.arange((cache.length + length + 63) // 64) for cache, length in zip(caches, batch.lengths, strict=True)
-        ]
-        sequence_T = np.repeat(np.arange(len(caches)), batch.lengths)
+        pages = batch.pages
+        bases_L = np.array([pages.address(layer) for layer in range(len(spec.layers))], np.int64)
+        sequence_T = np.repeat(np.arange(len(batch.lengths)), batch.lengths)
+        self._layers[:, layer_record("page_bytes")] = pages.layout.nbytes
         for number, rope in enumerate(self._ropes):
             cos_TR, sin_TR = batch.rope(rope)
             self._layers[number, layer_record("rope_cos")] = cos_TR.data_ptr()
@@ -106,12 +104,11 @@ class Program:
             positions_T,
             sequence_T,
             self._blocks(batch.lengths),
-            bases,
-            pages,
+            bases_L,
+            batch.table_BN,
             np.asarray(wanted, np.int64),
         )
-        for cache, length in zip(batch.caches or (), batch.lengths, strict=False):
-            cache.advance(length)
+        batch.advance()
         return logits[:, : spec.vocab_size]
 
     def _blocks(self, lengths: Sequence[int]) -> Any:
@@ -147,7 +144,6 @@ class Program:
         put("heads", spec.attention.num_attention_heads)
         put("is_interleaved", spec.attention.rope.interleaved)
         put("row_bytes", spec.attention.cache_dim * 2)
-        put("page_bytes", spec.attention.cache_dim * 2 * 64)
         if isinstance(spec.attention, MLASpec):
             self._latent(module.self_attn, spec.attention, put)
         else:

@@ -55,6 +55,7 @@ def test_cached_steps_equal_the_whole(model: Model, cuts: list[int]) -> None:
     with torch.no_grad():
         whole = model.logits(tokens_BT)[0]
     cache, start = model.new_cache(50), 0
+    cache.pages.memory.fill_(255)
     for count in cuts:
         logits_W = model.step(tokens_BT[0, start : start + count].tolist(), cache)
         start += count

@@ -20,6 +20,7 @@ from seamount.kernels.cpu.target import TARGET, available_paths
 from seamount.models import initialise, presets
 from seamount.models.model import Model
 from seamount.models.parts.batch import Batch
+from seamount.models.parts.pages import Cache, Pages
 from seamount.models.program import Program, supports
 
 PRESETS = ("tiny-llama", "tiny-qwen2", "tiny-qwen3", "tiny-moe", "tiny-v2-lite", "tiny-v2", "tiny-v3")
@@ -95,6 +96,29 @@ def test_a_sequence_alone_equals_itself_among_others(
         assert torch.equal(logits_TW, whole(model, tokens_T))
 
 
+@pytest.mark.parametrize("preset", ["tiny-llama", "tiny-v2-lite"])
+@settings(max_examples=8, deadline=None)
+@given(data=st.data())
+def test_pages_may_lie_anywhere(models: dict[tuple[str, str], Model], preset: str, data: st.DataObject) -> None:
+    """Sequences with shared first pages and the others scattered, in one batch: the bits of each alone."""
+    model = models[preset, "int8"]
+    order = data.draw(st.permutations(range(9)))
+    pages = Pages(model.page_layout, 9, model.device)
+    pages.memory.fill_(255)
+    shared, count = tokens_of(model, 128), data.draw(st.integers(0, 2))
+    first = Cache(pages, order[:3])
+    model.logits_at(shared, Batch.following(128, first, model.device), [])
+    second = Cache(pages, [*order[:count], *order[3:6]])
+    second.length = 64 * count
+    third = Cache(pages, order[6:])
+    lengths = [data.draw(st.integers(1, 60)) for _ in range(3)]
+    tails = [tokens_of(model, length, number) for number, length in enumerate(lengths)]
+    batch = Batch.of(lengths, [first, second, third], model.device)
+    together = model.logits_at(torch.cat(tails), batch, range(sum(lengths))).split(lengths)
+    for start, tail_T, logits_TW in zip((128, 64 * count, 0), tails, together, strict=True):
+        assert torch.equal(logits_TW, whole(model, torch.cat((shared[:start], tail_T)))[start:])
+
+
 def test_long_sequences_are_split_by_segment_without_changing_a_bit(models: dict[tuple[str, str], Model]) -> None:
     model = models["tiny-v2-lite", "int8"]
     tokens_T = tokens_of(model, 1100)
@@ -135,6 +159,7 @@ def test_unwritten_rows_are_never_read(models: dict[tuple[str, str], Model]) -> 
     model = models["tiny-moe", "int4"]
     tokens_T = tokens_of(model, 70)
     cache = model.new_cache(200)
+    cache.pages.memory.fill_(255)  # bfloat16's not-a-number
     for start in range(0, 70, 7):
         batch = Batch.following(7, cache, model.device)
         logits_TW = model.logits_at(tokens_T[start : start + 7], batch, range(7))
@@ -145,7 +170,7 @@ def test_a_not_a_number_in_the_cache_is_seen(models: dict[tuple[str, str], Model
     model = models["tiny-v2-lite", "int4"]
     cache = model.new_cache(8)
     model.logits_at(tokens_of(model, 4), Batch.following(4, cache, model.device), [3])
-    cache.extend(0, torch.full((1, model.spec.layers[0].attention.cache_dim), float("nan"), dtype=torch.bfloat16))
+    cache.pages.rows(0)[0, 4] = float("nan")
     cache.advance(1)
     batch = Batch.following(1, cache, model.device)
     assert model.logits_at(tokens_of(model, 1), batch, [0]).isnan().any()

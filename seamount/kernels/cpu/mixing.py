@@ -170,8 +170,8 @@ def two_products(step, first, first_out, first_stride, first_bias, second, out, 
 def _cached_row(step, layer, number, token):
     sequence = read_int64(get(step, S.sequence) + token * 8)
     position = read_int64(get(step, S.position) + token * 8)
-    base = read_int64(get(step, S.bases) + (number * get(step, S.sequences) + sequence) * 8)
-    page = read_int64(read_int64(get(step, S.pages) + sequence * 8) + position // 64 * 8)
+    base = read_int64(get(step, S.bases) + number * 8)
+    page = read_int64(get(step, S.pages) + (sequence * get(step, S.table_width) + position // 64) * 8)
     return base + page * get(layer, L.page_bytes) + position % 64 * get(layer, L.row_bytes)
 
 
@@ -350,8 +350,8 @@ def _attend_block(step, layer, number, unit, segments, is_split, scratch):
         states = get(step, S.states) + unit * size
         first_piece = unit % segments
         last_piece = min(last_piece, first_piece + 1)
-    base = read_int64(get(step, S.bases) + (number * get(step, S.sequences) + sequence) * 8)
-    pages = read_int64(get(step, S.pages) + sequence * 8)
+    base = read_int64(get(step, S.bases) + number * 8)
+    pages = get(step, S.pages) + sequence * get(step, S.table_width) * 8
     key_at, value_at = _offsets(layer, group)
     for piece in range(first_piece, last_piece):
         begin = piece * attention.SEGMENT

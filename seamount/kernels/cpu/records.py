@@ -21,13 +21,13 @@ STEP = (
     "x_stride",
     "position",  # (T) int64
     "sequence",  # (T) int64: which sequence a token belongs to
-    "pages",  # (sequences) int64: address of each sequence's page numbers, int64
-    "sequences",
+    "pages",  # (sequences, table_width) int64: the numbers of each sequence's pages
+    "table_width",
     "blocks",  # (block_count, 3) int64: first token, tokens, sequence; the tokens that attend together
     "block_count",
     "layers",  # address of the layer records
     "layer_count",
-    "bases",  # (layer_count, sequences) int64: address of page 0 of each layer's and sequence's rows
+    "bases",  # (layer_count) int64: address of each layer's rows in page 0
     "act",  # int8 activations of all tokens, and their notes (T, note_step)
     "act_notes",
     "note_step",

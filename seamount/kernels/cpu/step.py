@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import logging
-import mmap
-from collections.abc import Sequence
-from contextlib import suppress
 from typing import Any
 
 import numba
@@ -21,6 +18,7 @@ from seamount.kernels.cpu.experts import MOST_PAIRS
 from seamount.kernels.cpu.group_products import GROUP_BITS, Q4_0, start_bytes
 from seamount.kernels.cpu.launch import is_kept, kernel_address, launch, meeting_workers
 from seamount.kernels.cpu.layers import dense_attention, feed_forward, head, latent_attention, run_layers
+from seamount.kernels.cpu.memory import zeros
 from seamount.kernels.cpu.mixing import SPLIT_UNITS
 from seamount.kernels.cpu.products import INT4, INT8
 from seamount.kernels.cpu.products import product_bytes as compiled_product_bytes
@@ -29,7 +27,6 @@ from seamount.kernels.cpu.team import TEAM_BYTES
 from seamount.kernels.cpu.tiles import tile_configuration
 from seamount.kernels.packing import Packed
 
-_HAS_ADVICE = hasattr(mmap, "MADV_HUGEPAGE")
 _log = logging.getLogger("seamount")
 # The kernels' own formulas, called as Python.
 state_bytes, scratch_bytes = compiled_state_bytes.py_func, compiled_scratch_bytes.py_func
@@ -60,15 +57,6 @@ def _ceil(count: int, to: int) -> int:
     return -(-count // to) * to
 
 
-def _zeros(nbytes: int) -> Tensor:
-    """Zeros that take no memory before they are written to, in huge pages where the system has them."""
-    memory = mmap.mmap(-1, nbytes, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS) if _HAS_ADVICE else bytearray(nbytes)
-    if isinstance(memory, mmap.mmap):
-        with suppress(OSError):  # a kernel that was built without them
-            memory.madvise(mmap.MADV_HUGEPAGE)
-    return torch.frombuffer(memory, dtype=torch.uint8)
-
-
 class Step:
     """One model's step: a record, a workspace that grows with the batch, and the call. Not to be entered twice at once.
 
@@ -95,27 +83,26 @@ class Step:
         sequence_T: Any,
         blocks: Any,
         bases: Any,
-        pages: Sequence[Any],
+        table: Any,
         wanted: Any,
     ) -> Tensor:
         """Logits (wanted, W padded), float32. Cached rows are written at the tokens' positions.
 
         Shapes: x (T, D) embeddings; position, sequence (T); blocks (n, 3) tokens that attend together: first, count,
-        sequence; bases (layers, sequences) addresses of page 0; pages: each sequence's page numbers; wanted: places.
+        sequence; bases (layers) addresses of page 0; table (sequences, pages) page numbers; wanted: places.
         """
         T, D = x_TD.shape
-        tables = [np.ascontiguousarray(table, np.int64) for table in (position_T, sequence_T, blocks, bases, wanted)]
-        lists = [np.ascontiguousarray(page, np.int64) for page in pages]
-        page_table = np.array([page.ctypes.data for page in lists], np.int64)
+        names = ("position", "sequence", "blocks", "bases", "pages", "wanted")
+        given = (position_T, sequence_T, blocks, bases, table, wanted)
+        arrays = {name: np.ascontiguousarray(array, np.int64) for name, array in zip(names, given, strict=True)}
         # Attention is split by segment only where there are few blocks, and needs room for their states only then.
         may_split = len(blocks) < SPLIT_UNITS * self.threads
         self._lay_out(max(T, len(wanted)), int(position_T.max()) + 1 if may_split else 0)
-        for name, table in zip(("position", "sequence", "blocks", "bases", "wanted"), tables, strict=True):
-            self.set(name, table.ctypes.data)
-        self.set("pages", page_table.ctypes.data)
+        for name, array in arrays.items():
+            self.set(name, array.ctypes.data)
         self.set("tokens", T)
         self.set("act_rows", 1 if T == 1 else 16)
-        self.set("sequences", len(pages))
+        self.set("table_width", table.shape[1])
         self.set("block_count", len(blocks))
         self.set("layers", self._layers.ctypes.data)
         self.set("layer_count", len(self._layers))
@@ -166,7 +153,7 @@ class Step:
         for name, size in sizes.items():
             starts[name] = total
             total += _ceil(size, 64) + 64
-        self._workspace = _zeros(total + 64)
+        self._workspace = zeros(total + 64)
         begin = _ceil(self._workspace.data_ptr(), 64)
         for name, start in starts.items():
             self.set(name, begin + start)

@@ -5,79 +5,22 @@ All modules but attention treat every token alike, so they see (T, D) and no seq
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 
+import numpy as np
 import torch
 from torch import Tensor
 
-from seamount.errors import ContextOverflow
+from seamount.models.parts.pages import PAGE, Cache, Pages
 from seamount.models.parts.rope import RopeSpec
-
-_FIRST_ROWS = 256
-
-
-class Cache:
-    """The rows of one sequence: for every layer (up to capacity, X), X as the layer's attention says (`cache_dim`).
-
-    Cost: memory grows with what is written, by doubling.
-    """
-
-    def __init__(self, cache_dims: Sequence[int], capacity: int, dtype: torch.dtype, device: torch.device) -> None:
-        self.length = 0
-        self.capacity = capacity
-        self._rows = [torch.empty(0, dim, dtype=dtype, device=device) for dim in cache_dims]
-
-    def extend(self, layer: int, rows_TX: Tensor) -> Tensor:
-        """Write the newest rows of a layer; all its rows so far, (S, X), as the cache stores them.
-
-        `length` moves on only when every layer is written: see `advance`.
-        Errors: ContextOverflow beyond the capacity.
-        """
-        stop = self._checked(rows_TX.shape[0])
-        if stop > self._rows[layer].shape[0]:
-            self._rows[layer] = self._grown(self._rows[layer], stop)
-        self._rows[layer][self.length : stop] = rows_TX
-        return self._rows[layer][:stop]
-
-    def reserve(self, count: int) -> None:
-        """Make room in every layer for so many more tokens, for kernels that write the rows themselves.
-
-        Errors: ContextOverflow beyond the capacity.
-        """
-        stop = self._checked(count)
-        for layer, rows in enumerate(self._rows):
-            if stop > rows.shape[0]:
-                self._rows[layer] = self._grown(rows, stop)
-
-    def address(self, layer: int) -> int:
-        """Where a layer's first row stands in memory."""
-        return self._rows[layer].data_ptr()
-
-    def advance(self, count: int) -> None:
-        """Count the newest rows as cached."""
-        self.length += count
-
-    @property
-    def nbytes(self) -> int:
-        """Bytes that all layers' rows take now."""
-        return sum(rows.nbytes for rows in self._rows)
-
-    def _checked(self, count: int) -> int:
-        stop = self.length + count
-        if stop > self.capacity:
-            raise ContextOverflow(f"the cache holds {self.capacity} tokens and {stop} are needed; make it larger")
-        return stop
-
-    def _grown(self, rows_SX: Tensor, needed: int) -> Tensor:
-        size = min(self.capacity, max(needed, 2 * rows_SX.shape[0], _FIRST_ROWS))
-        # Rows not yet written are NaN, so that a read beyond `length` cannot pass unseen.
-        grown = rows_SX.new_full((size, rows_SX.shape[1]), float("nan"))
-        grown[: self.length] = rows_SX[: self.length]
-        return grown
 
 
 @dataclass
 class Batch:
-    """What attention needs to know of a flat batch: positions (T), the length of each sequence, and its cache."""
+    """What attention needs to know of a flat batch: positions (T), the length of each sequence, and its cache.
+
+    All caches are of one pool.
+    """
 
     positions_T: Tensor
     lengths: tuple[int, ...]
@@ -90,9 +33,46 @@ class Batch:
         return cls(torch.cat([torch.arange(length, device=device) for length in lengths]), tuple(lengths))
 
     @classmethod
+    def of(cls, lengths: Sequence[int], caches: Sequence[Cache], device: torch.device) -> "Batch":
+        """The next tokens of several cached sequences, so many of each.
+
+        Errors: ContextOverflow where a cache is full.
+        """
+        for length, cache in zip(lengths, caches, strict=True):
+            cache.require(length)
+        assert len({id(cache.pages) for cache in caches}) == 1, "a batch's caches must be of one pool"
+        return cls(torch.from_numpy(_following(lengths, caches)).to(device), tuple(lengths), tuple(caches))
+
+    @classmethod
     def following(cls, count: int, cache: Cache, device: torch.device) -> "Batch":
         """The next `count` tokens of one cached sequence."""
-        return cls(torch.arange(cache.length, cache.length + count, device=device), (count,), (cache,))
+        return cls.of([count], [cache], device)
+
+    @property
+    def pages(self) -> Pages:
+        """The pool of the caches."""
+        assert self.caches, "this batch has no caches"
+        return self.caches[0].pages
+
+    @cached_property
+    def table_BN(self) -> np.ndarray:
+        """The pages of every sequence: (B, N) int64, a row's unused end being page 0."""
+        caches = self.caches or ()
+        counts = [-(-(cache.length + length) // PAGE) for cache, length in zip(caches, self.lengths, strict=True)]
+        table_BN = np.zeros((len(caches), max(counts)), np.int64)
+        for row_N, cache, count in zip(table_BN, caches, counts, strict=True):
+            row_N[:count] = cache.table[:count]
+        return table_BN
+
+    def require_following(self) -> None:
+        """Assert that the tokens are those that come next in the caches: kernels check no address."""
+        expected_T = _following(self.lengths, self.caches or ())
+        assert np.array_equal(self.positions_T.numpy(), expected_T), "a batch's tokens must follow what its caches hold"
+
+    def advance(self) -> None:
+        """Count this batch's rows as cached, once every layer has written its own."""
+        for cache, length in zip(self.caches or (), self.lengths, strict=False):
+            cache.advance(length)
 
     def rope(self, spec: RopeSpec) -> tuple[Tensor, Tensor]:
         """cos and sin (T, R/2) of the batch's positions; worked out once for all layers that share a spec."""
@@ -106,5 +86,21 @@ class Batch:
         for number, length in enumerate(self.lengths):
             place = slice(start, start + length)
             rows = rows_TX[place]
-            yield place, self.caches[number].extend(layer, rows) if self.caches else rows
+            yield place, self._cached(number, layer, rows) if self.caches else rows
             start += length
+
+    def _cached(self, number: int, layer: int, rows_TX: Tensor) -> Tensor:
+        """Write a sequence's newest rows of a layer; all its rows so far, (S, X), as the cache stores them."""
+        assert self.caches is not None
+        cache, pages_PSX = self.caches[number], self.pages.rows(layer)
+        table_N = torch.from_numpy(self.table_BN[number]).to(pages_PSX.device)
+        count = cache.length + self.lengths[number]
+        place_T = torch.arange(cache.length, count, device=pages_PSX.device)
+        pages_PSX[table_N[place_T // PAGE], place_T % PAGE] = rows_TX.detach().to(pages_PSX.dtype)
+        return pages_PSX[table_N].flatten(0, 1)[:count]
+
+
+def _following(lengths: Sequence[int], caches: Sequence[Cache]) -> np.ndarray:
+    starts_B = np.array([cache.length for cache in caches], np.int64)
+    ends_B = np.cumsum(lengths)
+    return np.arange(ends_B[-1]) + np.repeat(starts_B - (ends_B - lengths), lengths)
