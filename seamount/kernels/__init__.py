@@ -11,8 +11,9 @@ import torch
 from torch import Tensor
 
 from seamount.kernels import reference
-from seamount.kernels.cpu import attention_ops, autograd, dense, grouped, heads, norms
+from seamount.kernels.cpu import attention_ops, autograd, cached_rows, dense, grouped, heads, norms
 from seamount.kernels.packing import Packed
+from seamount.kernels.paged import PagedRows
 from seamount.kernels.reference import (
     expanded_latent_attention,
     packed_heads,
@@ -101,6 +102,24 @@ def latent_attention(q_THQ: Tensor, rows_SQ: Tensor, latent_dim: int, scale: flo
     return autograd.run(kernel, specification, q_THQ, rows_SQ)
 
 
+def write_rows(rows: PagedRows, rows_TX: Tensor) -> None:
+    """Store a batch's new rows in their pages: see reference.write_rows."""
+    module = cached_rows if _is_canonical(rows_TX, rows.pages_PSX) else reference
+    module.write_rows(rows, rows_TX)
+
+
+def paged_causal_attention(q_THN: Tensor, rows: PagedRows, groups: int, scale: float) -> Tensor:
+    """Grouped-query attention of every sequence of a batch, without gradients: see reference.paged_causal_attention."""
+    module = attention_ops if _is_canonical(q_THN, rows.pages_PSX) else reference
+    return module.paged_causal_attention(q_THN, rows, groups, scale)
+
+
+def paged_latent_attention(q_THQ: Tensor, rows: PagedRows, latent_dim: int, scale: float) -> Tensor:
+    """MLA's absorbed form for every sequence of a batch, without gradients: see reference.paged_latent_attention."""
+    module = attention_ops if _is_canonical(q_THQ, rows.pages_PSX) else reference
+    return module.paged_latent_attention(q_THQ, rows, latent_dim, scale)
+
+
 def feed_forward(x_TD: Tensor, gate_up: Tensor | Packed, down: Tensor | Packed) -> Tensor:
     """`down(silu(gate x) * up x)`, in the dtype of `x`: (T, D), gate_up (2F, D) or packed (2, F, D), down (D, F)."""
     if isinstance(gate_up, Packed) and isinstance(down, Packed):
@@ -110,6 +129,7 @@ def feed_forward(x_TD: Tensor, gate_up: Tensor | Packed, down: Tensor | Packed) 
 
 __all__ = [
     "Packed",
+    "PagedRows",
     "causal_attention",
     "expanded_latent_attention",
     "feed_forward",
@@ -120,7 +140,10 @@ __all__ = [
     "log_softmax",
     "packed_heads",
     "packed_mixture",
+    "paged_causal_attention",
+    "paged_latent_attention",
     "rms_norm",
     "rotate",
     "swiglu",
+    "write_rows",
 ]

@@ -1,9 +1,11 @@
-"""Attention as single operations, float32 and bfloat16, over rows that stand one after the other.
+"""Attention as single operations, float32 and bfloat16: over the pages of several sequences, or rows in one piece.
 
 bfloat16 is attention.py's arithmetic. float32 has its structure: pages of 64 rows folded one by one, segments of 512
 rows folded in order; scores as float32.py adds them, outputs by one chain of fused multiply-adds over a page's rows.
 A query's result depends on its own rows alone, however many queries share the work.
 """
+
+from itertools import chain
 
 import numpy as np
 import torch
@@ -14,6 +16,7 @@ from torch.nn import functional as F
 from seamount.kernels.cpu import attention, float32
 from seamount.kernels.cpu.attention import COLUMNS, PAGE, SEGMENT, begin, finish, fold, pack_queries
 from seamount.kernels.cpu.bfloat16 import CONFIGURATIONS
+from seamount.kernels.cpu.cached_rows import Places, in_one_piece, in_pages
 from seamount.kernels.cpu.dense import counters, next_unit
 from seamount.kernels.cpu.launch import all_workers, argument, launch
 from seamount.kernels.cpu.partial import load_part, load_some_floats, store_part
@@ -30,22 +33,27 @@ from seamount.kernels.cpu.vector import (
     max_lanes,
     multiply,
     read_float,
+    read_int64,
     store_floats,
     subtract,
     sum_lanes,
     write_float,
     write_int32,
 )
+from seamount.kernels.paged import PagedRows
 
 _LOW, _ZERO = np.float32(-1e30), np.float32(0)
 # Fewer units than this for each worker, and the rows are divided among the workers too.
 _SPLIT_UNITS = 4
+_ALL = 1 << 40  # more segments than a sequence has
 
 # The arguments of the kernel, in order.
 (
-    IS_BFLOAT16, Q, OUT, TOKENS, HEADS, GROUPS, KEY_DIM, QUERY_DIM, VALUE_DIM, ROWS, BASE, ROW_BYTES, VALUE_AT,
-    KEY_STEP, VALUE_STEP, SCALE, PAGES, CONFIGURATION, COUNTERS, STATES, STATE_BYTES, SEGMENTS,
-) = range(22)  # fmt: skip
+    IS_BFLOAT16, Q, OUT, HEADS, GROUPS, KEY_DIM, QUERY_DIM, VALUE_DIM, BASE, PAGE_BYTES, ROW_BYTES, VALUE_AT,
+    KEY_STEP, VALUE_STEP, SCALE, TABLE, TABLE_STEP, UNITS, CONFIGURATION, COUNTERS, STATES, STATE_BYTES, SEGMENTS,
+    SEQUENCES,
+) = range(24)  # fmt: skip
+# From SEQUENCES on: of each sequence its tokens and its rows.
 
 
 @njit
@@ -78,65 +86,65 @@ def _fold_page(scores, seen, scale, state, column, values, row_bytes, value_dim)
 
 
 @njit
-def _segment(arguments, group, first, last, start, heads, columns, queries, state, scratch):
-    """Fold the rows first .. last - 1 into float32 columns: column j is token `start + j // heads`."""
+def _segment(arguments, group, pages, first, last, seen, heads, columns, queries, state, scratch):
+    """Fold the rows first .. last - 1 into float32 columns: column j sees `seen + j // heads` rows."""
     row_bytes, key_dim = argument(arguments, ROW_BYTES), argument(arguments, KEY_DIM)
-    before = argument(arguments, ROWS) - argument(arguments, TOKENS) + 1
     for page in range(first // PAGE, (last + PAGE - 1) // PAGE):
         rows = min(PAGE, last - page * PAGE)
-        place = argument(arguments, BASE) + page * PAGE * row_bytes
+        place = argument(arguments, BASE) + read_int64(pages + page * 8) * argument(arguments, PAGE_BYTES)
         keys = place + group * argument(arguments, KEY_STEP)
         float32.products(queries, key_dim * 4, columns, keys, row_bytes, rows, key_dim, scratch, PAGE * 4)
         values = place + argument(arguments, VALUE_AT) + group * argument(arguments, VALUE_STEP)
         for column in range(columns):
-            seen = min(rows, before + start + column // heads - page * PAGE)
-            if seen > 0:
+            here = min(rows, seen + column // heads - page * PAGE)
+            if here > 0:
                 scale = bits_to_float(argument(arguments, SCALE))
                 scores = scratch + column * PAGE * 4
-                _fold_page(scores, seen, scale, state, column, values, row_bytes, argument(arguments, VALUE_DIM))
+                _fold_page(scores, here, scale, state, column, values, row_bytes, argument(arguments, VALUE_DIM))
 
 
-@njit(forceinline=True)
+@njit
 def _unit(arguments, unit):
-    """First token, tokens, key-value head, first head and heads of a unit: up to 16 queries that read the same keys."""
+    """A unit is up to 16 queries that read the same keys: some heads of a sequence's next few tokens.
+
+    First token, tokens, key-value head, first head, heads, rows that the first token sees, address of page numbers.
+    """
     per_group = argument(arguments, HEADS) // argument(arguments, GROUPS)
     pieces, together = (per_group + COLUMNS - 1) // COLUMNS, max(1, COLUMNS // per_group)
-    part = unit % (argument(arguments, GROUPS) * pieces)
-    start = unit // (argument(arguments, GROUPS) * pieces) * together
-    group, piece = part // pieces, part % pieces
-    heads = min(COLUMNS, per_group - piece * COLUMNS)
+    parts = argument(arguments, GROUPS) * pieces
+    token, number, length = 0, 0, argument(arguments, SEQUENCES)
+    while unit >= (length + together - 1) // together * parts:
+        unit -= (length + together - 1) // together * parts
+        token += length
+        number += 1
+        length = argument(arguments, SEQUENCES + 2 * number)
+    start, group, piece = unit // parts * together, unit % parts // pieces, unit % pieces
     return (
-        start,
-        min(together, argument(arguments, TOKENS) - start),
+        token + start,
+        min(together, length - start),
         group,
         group * per_group + piece * COLUMNS,
-        heads,
+        min(COLUMNS, per_group - piece * COLUMNS),
+        argument(arguments, SEQUENCES + 2 * number + 1) - length + start + 1,
+        argument(arguments, TABLE) + number * argument(arguments, TABLE_STEP),
     )
-
-
-@njit(forceinline=True)
-def _units(arguments):
-    per_group = argument(arguments, HEADS) // argument(arguments, GROUPS)
-    pieces, together = (per_group + COLUMNS - 1) // COLUMNS, max(1, COLUMNS // per_group)
-    return (argument(arguments, TOKENS) + together - 1) // together * argument(arguments, GROUPS) * pieces
 
 
 @njit
 def _attend(arguments, unit, first_segment, last_segment, state, scratch):
     """Fold some segments of a unit's rows into `state`; behind it there is room for another."""
-    start, tokens, group, head, heads = _unit(arguments, unit)
+    start, tokens, group, head, heads, seen, pages = _unit(arguments, unit)
     is_bfloat16, dim = argument(arguments, IS_BFLOAT16) != 0, argument(arguments, QUERY_DIM)
     size = dim * (2 if is_bfloat16 else 4)
     head_count, columns = argument(arguments, HEADS), tokens * heads
     q = argument(arguments, Q) + (start * head_count + head) * size
     row, value_dim = argument(arguments, ROW_BYTES), argument(arguments, VALUE_DIM)
-    before = argument(arguments, ROWS) - argument(arguments, TOKENS) + 1
-    rows = before + start + tokens - 1
+    rows = seen + tokens - 1
     limits, queries = scratch, scratch + 64
     space = queries + COLUMNS * size
     if is_bfloat16:
         for column in range(COLUMNS):
-            limit = before + start + column // heads if column < columns else 0
+            limit = seen + column // heads if column < columns else 0
             write_int32(limits + column * 4, np.int32(limit))
         pack_queries(q, columns, heads, head_count * size, size, dim, space, queries)
     else:
@@ -150,21 +158,21 @@ def _attend(arguments, unit, first_segment, last_segment, state, scratch):
         first, last = segment * SEGMENT, min(rows, (segment + 1) * SEGMENT)
         if is_bfloat16:
             attention.segment(
-                argument(arguments, BASE), argument(arguments, PAGES), PAGE * row, row,
+                argument(arguments, BASE), pages, argument(arguments, PAGE_BYTES), row,
                 group * argument(arguments, KEY_STEP), argument(arguments, KEY_DIM),
                 argument(arguments, VALUE_AT) + group * argument(arguments, VALUE_STEP), value_dim, first, last,
                 1, limits, bits_to_float(argument(arguments, SCALE)), queries, 0, place, 0, space,
             )  # fmt: skip
         else:
             begin(place, value_dim)
-            _segment(arguments, group, first, last, start, heads, columns, queries, place, space)
+            _segment(arguments, group, pages, first, last, seen, heads, columns, queries, place, space)
         if segment > first_segment:
             fold(state, place, value_dim)
 
 
 @njit
 def _finish(arguments, unit, state, scratch):
-    start, tokens, _, head, heads = _unit(arguments, unit)
+    start, tokens, _, head, heads, _, _ = _unit(arguments, unit)
     is_bfloat16, dim = argument(arguments, IS_BFLOAT16) != 0, argument(arguments, VALUE_DIM)
     for column in range(tokens * heads):
         finish(state, dim, column, scratch)
@@ -183,23 +191,23 @@ def _attention(arguments, phase, worker, workers):
     state = np.int64(memory.ctypes.data)
     scratch = state + 2 * size
     counter = argument(arguments, COUNTERS) + phase * 64
-    is_bfloat16, is_split, units = argument(arguments, IS_BFLOAT16) != 0, segments > 0, _units(arguments)
+    is_bfloat16, is_split, units = argument(arguments, IS_BFLOAT16) != 0, segments > 0, argument(arguments, UNITS)
     if is_bfloat16:
         configure_tiles(argument(arguments, CONFIGURATION))
     count = units * segments if is_split and phase == 0 else units
     unit = worker
     while unit < count:
         if not is_split:
-            _attend(arguments, unit, 0, argument(arguments, ROWS), state, scratch)
-            _finish(arguments, unit, state, scratch)
+            # Backwards: a prompt's last tokens see the most rows, and workers end together where small units end.
+            _attend(arguments, units - 1 - unit, 0, _ALL, state, scratch)
+            _finish(arguments, units - 1 - unit, state, scratch)
         elif phase == 0:
             first = unit % segments
             _attend(arguments, unit // segments, first, first + 1, argument(arguments, STATES) + unit * size, scratch)
         else:
             states = argument(arguments, STATES) + unit * segments * size
-            start, tokens, _, _, _ = _unit(arguments, unit)
-            rows = argument(arguments, ROWS) - argument(arguments, TOKENS) + start + tokens
-            for segment in range(1, (rows + SEGMENT - 1) // SEGMENT):
+            _, tokens, _, _, _, seen, _ = _unit(arguments, unit)
+            for segment in range(1, (seen + tokens - 1 + SEGMENT - 1) // SEGMENT):
                 fold(states, states + segment * size, value_dim)
             _finish(arguments, unit, states, scratch)
         unit = next_unit(counter)
@@ -209,30 +217,33 @@ def _attention(arguments, phase, worker, workers):
 
 
 def _attended(
-    q_THN: Tensor, rows: Tensor, value_at: int, steps: tuple[int, int], value_dim: int, G: int, scale: float
+    q_THN: Tensor, rows: Places, value_at: int, steps: tuple[int, int], value_dim: int, G: int, scale: float
 ) -> Tensor:
-    """All queries over `rows`: (T, H, N) -> (T, H, value_dim). `value_at` and `steps` (key's and value's) are bytes."""
-    (T, H, N), S = q_THN.shape, rows.shape[0]
-    assert 0 < T <= S, f"{T} queries are the last of {S} rows"
+    """(T, H, N) -> (T, H, value_dim): all queries over their rows. Bytes: `value_at`, `steps` (key's and value's)."""
+    T, H, N = q_THN.shape
+    sequences = tuple(zip(rows.lengths, rows.counts, strict=True))
+    assert sum(rows.lengths) == T, f"sequences of {rows.lengths} tokens do not make {T} queries"
+    assert all(0 < length <= count for length, count in sequences), f"new tokens are the last rows: {sequences}"
     assert H % G == 0, f"{H} heads share {G} key-value heads"
     is_bfloat16 = q_THN.dtype is torch.bfloat16
     out = torch.empty(T, H, value_dim, dtype=q_THN.dtype)
     # Tiles read 32 numbers at a time.
     q_THN = F.pad(q_THN, (0, -N % 32)) if is_bfloat16 and N % 32 else q_THN.contiguous()
-    per_group, segments, workers = H // G, (S + SEGMENT - 1) // SEGMENT, all_workers()
-    together = max(1, COLUMNS // per_group)
-    units = (T + together - 1) // together * G * ((per_group + COLUMNS - 1) // COLUMNS)
+    per_group, segments, workers = H // G, -(-max(rows.counts) // SEGMENT), all_workers()
+    together, parts = max(1, COLUMNS // per_group), G * -(-per_group // COLUMNS)
+    units = sum(-(-length // together) for length in rows.lengths) * parts
     is_split = segments > 1 and units < _SPLIT_UNITS * workers
-    if units * S * N < 1 << 14 or units * (segments if is_split else 1) == 1:
+    work = sum(-(-length // together) * count for length, count in sequences) * parts * N
+    if work < 1 << 14 or units * (segments if is_split else 1) == 1:
         workers, is_split = 1, False
     state_bytes = 128 + COLUMNS * ((value_dim + 15) // 16 * 16) * 4
     states = torch.empty(units * segments * state_bytes if is_split else 0, dtype=torch.uint8)
-    pages, taken = torch.arange((S + PAGE - 1) // PAGE), counters(2, workers)
+    taken = counters(2, workers)
     arguments = (
-        is_bfloat16, q_THN.data_ptr(), out.data_ptr(), T, H, G, N, q_THN.shape[-1], value_dim, S, rows.data_ptr(),
-        rows.stride(0) * rows.element_size(), value_at, *steps, int(np.float32(scale).view(np.int32)),
-        pages.data_ptr(), CONFIGURATIONS.data_ptr() + 64 * COLUMNS, taken.data_ptr(), states.data_ptr(), state_bytes,
-        segments if is_split else 0,
+        is_bfloat16, q_THN.data_ptr(), out.data_ptr(), H, G, N, q_THN.shape[-1], value_dim, rows.base, rows.page_bytes,
+        rows.row_bytes, value_at, *steps, int(np.float32(scale).view(np.int32)), rows.table_BN.data_ptr(),
+        rows.table_BN.shape[1] * 8, units, CONFIGURATIONS.data_ptr() + 64 * COLUMNS, taken.data_ptr(),
+        states.data_ptr(), state_bytes, segments if is_split else 0, *chain.from_iterable(sequences),
     )  # fmt: skip
     launch(_attention, arguments, phases=2 if is_split else 1, workers=workers)
     return out
@@ -250,10 +261,28 @@ def causal_attention(q_THN: Tensor, k_SGN: Tensor, v_SGN: Tensor, scale: float) 
         k_SX, v_SX = both_SX.split((k_SGN[0].numel(), v_SGN[0].numel()), dim=1)
         k_SGN, v_SGN = k_SX.unflatten(1, (G, -1)), v_SX.unflatten(1, (G, -1))
     steps = k_SGN.stride(1) * size, v_SGN.stride(1) * size
-    return _attended(q_THN, k_SGN, v_SGN.data_ptr() - k_SGN.data_ptr(), steps, v_SGN.shape[-1], G, scale)
+    rows = in_one_piece(k_SGN, q_THN.shape[0])
+    return _attended(q_THN, rows, v_SGN.data_ptr() - k_SGN.data_ptr(), steps, v_SGN.shape[-1], G, scale)
 
 
 def latent_attention(q_THQ: Tensor, rows_SQ: Tensor, latent_dim: int, scale: float) -> Tensor:
     """See reference.latent_attention: float32 or bfloat16, both of one dtype, on the CPU."""
     rows_SQ = rows_SQ if rows_SQ.stride(1) == 1 else rows_SQ.contiguous()
-    return _attended(q_THQ, rows_SQ, 0, (0, 0), latent_dim, 1, scale)
+    return _attended(q_THQ, in_one_piece(rows_SQ, q_THQ.shape[0]), 0, (0, 0), latent_dim, 1, scale)
+
+
+def paged_causal_attention(q_THN: Tensor, rows: PagedRows, groups: int, scale: float) -> Tensor:
+    """See reference.paged_causal_attention. Equals: causal_attention of each sequence's rows, bit for bit.
+
+    Cost: one launch for the batch.
+    """
+    N = q_THN.shape[2]
+    assert rows.pages_PSX.shape[2] == 2 * groups * N, "a row is the keys and the values of its heads"
+    step = N * q_THN.element_size()
+    return _attended(q_THN, in_pages(rows), groups * step, (step, step), N, groups, scale)
+
+
+def paged_latent_attention(q_THQ: Tensor, rows: PagedRows, latent_dim: int, scale: float) -> Tensor:
+    """See reference.paged_latent_attention. Equals: latent_attention of each sequence's rows, bit for bit."""
+    assert rows.pages_PSX.shape[2] == q_THQ.shape[2] >= latent_dim, "a query is as long as a row"
+    return _attended(q_THQ, in_pages(rows), 0, (0, 0), latent_dim, 1, scale)

@@ -10,6 +10,7 @@ from seamount.kernels.reference.packed import (
     packed_mixture,
     packed_product,
 )
+from seamount.kernels.reference.paged import paged_causal_attention, paged_latent_attention, write_rows
 from seamount.kernels.reference.rotary import rotate
 
 __all__ = [
@@ -25,7 +26,10 @@ __all__ = [
     "packed_linear",
     "packed_mixture",
     "packed_product",
+    "paged_causal_attention",
+    "paged_latent_attention",
     "rms_norm",
     "rotate",
     "swiglu",
+    "write_rows",
 ]
