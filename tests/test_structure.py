@@ -35,10 +35,10 @@ UNIT_OF_FILE = {"errors": "base", "config": "base", "device": "base", "__init__"
 # Lines of code, without blanks, comments and docstrings. Raising a number needs a reason in the commit that does it.
 BUDGET = {
     "base": 100,
-    "kernels": 4980,
+    "kernels": 5000,
     "tokenizer": 1000,
     "checkpoint": 1140,
-    "models": 2150,
+    "models": 2190,
     "engine": 420,
     "evaluate": 120,
     "server": 600,

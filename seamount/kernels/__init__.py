@@ -61,6 +61,13 @@ def swiglu(gate_up_T2F: Tensor) -> Tensor:
     return autograd.run(norms.swiglu, reference.swiglu, gate_up_T2F)
 
 
+def sigmoid(x_TE: Tensor) -> Tensor:
+    """`1 / (1 + exp(-x))`, in float32: see reference.sigmoid."""
+    if not _is_canonical(x_TE):
+        return reference.sigmoid(x_TE)
+    return autograd.run(norms.sigmoid, reference.sigmoid, x_TE.float())
+
+
 def log_softmax(logits_TW: Tensor) -> Tensor:
     """Log-probabilities over the last dimension, in float32: see reference.log_softmax."""
     if not _is_canonical(logits_TW):
@@ -144,6 +151,7 @@ __all__ = [
     "paged_latent_attention",
     "rms_norm",
     "rotate",
+    "sigmoid",
     "swiglu",
     "write_rows",
 ]

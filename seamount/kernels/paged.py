@@ -22,3 +22,8 @@ class PagedRows:
     lengths: tuple[int, ...]
     counts: tuple[int, ...]
     counts_B: Tensor
+
+    def sequence(self, number: int) -> Tensor:
+        """A copy of one sequence's rows, one after the other: (S, X)."""
+        count = self.counts[number]
+        return self.pages_PSX[self.table_BN[number, : -(-count // PAGE)]].flatten(0, 1)[:count]

@@ -100,12 +100,13 @@ def row_operations(dtype: torch.dtype, D: int) -> dict[str, tuple]:
             "rms_norm": lambda x, module=module: module.rms_norm(x, weight_D, 1e-5),
             "swiglu": lambda x, module=module: module.swiglu(torch.cat((x, x.flip(-1)), dim=-1)),
             "log_softmax": lambda x, module=module: module.log_softmax(x.float()),
+            "sigmoid": lambda x, module=module: module.sigmoid(x),
         }
     return {name: (both["ours"][name], both["theirs"][name]) for name in both["ours"]}
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
-@pytest.mark.parametrize("name", ["rms_norm", "swiglu", "log_softmax"])
+@pytest.mark.parametrize("name", ["rms_norm", "swiglu", "log_softmax", "sigmoid"])
 @pytest.mark.parametrize(("T", "D"), [(1, 1), (9, 33), (300, 130), (5, 577)])
 def test_an_operation_on_rows(dtype: torch.dtype, name: str, T: int, D: int) -> None:
     ours, theirs = row_operations(dtype, D)[name]

@@ -104,6 +104,7 @@ def operations(dtype: torch.dtype) -> Iterator[tuple[str, Callable[[object], Cal
     yield "rms_norm", lambda m: lambda x, w: m.rms_norm(x, w, 1e-5), [x_TD, x_TD[0]]
     yield "swiglu", lambda m: m.swiglu, [values(5, 34, dtype=dtype)]
     yield "log_softmax", lambda m: m.log_softmax, [x_TD]
+    yield "sigmoid", lambda m: m.sigmoid, [x_TD]
     angles_TR = values(7, 5, dtype=torch.float32)
     yield (
         "rotate",

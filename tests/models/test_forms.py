@@ -12,6 +12,7 @@ from seamount.models import Model
 from seamount.models.families import family_config
 from seamount.models.parts.batch import Batch
 from seamount.models.parts.mla import LatentAttention
+from seamount.models.parts.pages import Cache, Pages
 
 
 @pytest.fixture(params=CONFIGS)
@@ -61,6 +62,25 @@ def test_cached_steps_equal_the_whole(model: Model, cuts: list[int]) -> None:
         start += count
         assert cache.length == start
         assert relative(logits_W, whole[start - 1]) < 1e-5
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_a_batch_over_scattered_pages_gives_the_bits_of_each_sequence_alone(model: Model, dtype: torch.dtype) -> None:
+    model = model.to(dtype)
+    pages = Pages(model.page_layout, 7, model.device)
+    pages.memory.fill_(255)  # no number, in either dtype
+    caches = [Cache(pages, table) for table in ((6, 2), (4,), (0, 5))]
+    tokens_BT = tokens(model, B=3, T=100)
+    with torch.no_grad():
+        whole_BTW = model.logits(tokens_BT)
+        for lengths in ((65, 1, 33), (1, 1, 1), (2, 40, 33)):
+            starts = [cache.length for cache in caches]
+            places = [slice(start, start + length) for start, length in zip(starts, lengths, strict=True)]
+            batch = Batch.of(lengths, caches, model.device)
+            tokens_T = torch.cat([row_T[place] for row_T, place in zip(tokens_BT, places, strict=True)])
+            parts = model.logits_at(tokens_T, batch, range(sum(lengths))).split(lengths)
+            for row_TW, place, part_TW in zip(whole_BTW, places, parts, strict=True):
+                assert torch.equal(part_TW, row_TW[place])
 
 
 def test_sequences_of_a_batch_do_not_see_each_other(model: Model) -> None:

@@ -1,4 +1,4 @@
-"""What happens to one row at a time: RMS norm, rotation, SwiGLU, log-softmax, in the reference's order of roundings.
+"""What happens to one row at a time: norms, rotation, SwiGLU, sigmoid, log-softmax; roundings as in the reference.
 
 Rows are float32 or bfloat16; all arithmetic is float32. Sums run in 64 virtual lanes, see rowwise.py.
 """
@@ -16,6 +16,7 @@ from seamount.kernels.cpu.rowwise import exp, inverse_rms, silu
 from seamount.kernels.cpu.vector import (
     add,
     bits_to_float,
+    divide,
     floats,
     half_bits,
     keep_lanes,
@@ -39,7 +40,7 @@ from seamount.kernels.cpu.vector import (
 # Numbers below which another thread is not worth waking.
 _ALONE = 1 << 15
 _LOW = np.float32(-3.0e38)
-_ZERO = np.float32(0)
+_ZERO, _ONE = np.float32(0), np.float32(1)
 
 
 @njit
@@ -126,7 +127,15 @@ def log_softmax_row(x, count, out):
         store_part(out, i, count, False, subtract(subtract(load_part(x, i, count, False), most), log_sum))
 
 
-_NORM, _SWIGLU, _ROTATE, _ROTATE_INTERLEAVED, _LOG_SOFTMAX = range(5)
+@njit
+def sigmoid_row(x, count, out):
+    """`1 / (1 + exp(-x))` of a row of float32."""
+    for i in range(0, count, 16):
+        falling = exp(subtract(floats(_ZERO), load_part(x, i, count, False)))
+        store_part(out, i, count, False, divide(floats(_ONE), add(floats(_ONE), falling)))
+
+
+_NORM, _SWIGLU, _ROTATE, _ROTATE_INTERLEAVED, _LOG_SOFTMAX, _SIGMOID = range(6)
 
 
 # The arguments of the kernel, in order: rows `x` of tokens and heads, and up to two more tensors.
@@ -149,6 +158,8 @@ def _rows(arguments, phase, worker, workers):
             swiglu_row(source, count, place, is_bfloat16)
         elif kind == _LOG_SOFTMAX:
             log_softmax_row(source, count, place)
+        elif kind == _SIGMOID:
+            sigmoid_row(source, count, place)
         else:
             angles = token * (count // 2) * 4
             rotate_row(source, place, count, p + angles, q + angles, kind == _ROTATE_INTERLEAVED, is_bfloat16)
@@ -214,3 +225,8 @@ def rotate(x_THR: Tensor, cos_TR: Tensor, sin_TR: Tensor, *, interleaved: bool) 
 def log_softmax(logits_TW: Tensor) -> Tensor:
     """See reference.log_softmax: (..., W) float32, on the CPU."""
     return _run(_LOG_SOFTMAX, logits_TW, torch.empty(logits_TW.shape), logits_TW.shape[-1])
+
+
+def sigmoid(x_TE: Tensor) -> Tensor:
+    """See reference.sigmoid: (..., E) float32, on the CPU."""
+    return _run(_SIGMOID, x_TE, torch.empty(x_TE.shape), x_TE.shape[-1])

@@ -1,7 +1,7 @@
 """The specification of every operation, in plain torch: what each faster kernel is tested against."""
 
 from seamount.kernels.reference.attention import causal_attention, expanded_latent_attention, latent_attention
-from seamount.kernels.reference.dense import head_linear, linear, log_softmax, rms_norm, swiglu
+from seamount.kernels.reference.dense import head_linear, linear, log_softmax, rms_norm, sigmoid, swiglu
 from seamount.kernels.reference.experts import grouped_experts
 from seamount.kernels.reference.packed import (
     packed_feed_forward,
@@ -30,6 +30,7 @@ __all__ = [
     "paged_latent_attention",
     "rms_norm",
     "rotate",
+    "sigmoid",
     "swiglu",
     "write_rows",
 ]

@@ -1,4 +1,4 @@
-"""Operations on one row at a time: linear, RMS norm, SwiGLU, log-softmax."""
+"""Operations on one row at a time: linear, RMS norm, SwiGLU, sigmoid, log-softmax."""
 
 import torch
 from torch import Tensor
@@ -29,6 +29,11 @@ def swiglu(gate_up_T2F: Tensor) -> Tensor:
     """`silu(gate) * up` of rows that hold gate and up side by side: (T, 2F) -> (T, F)."""
     gate_TF, up_TF = gate_up_T2F.chunk(2, dim=-1)
     return F.silu(gate_TF) * up_TF
+
+
+def sigmoid(x_TE: Tensor) -> Tensor:
+    """`1 / (1 + exp(-x))`, in float32."""
+    return x_TE.float().sigmoid()
 
 
 def log_softmax(logits_TW: Tensor) -> Tensor:

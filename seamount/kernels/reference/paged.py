@@ -62,9 +62,7 @@ def _is_decode(rows: PagedRows) -> bool:
 
 
 def _each(rows: PagedRows) -> list[Tensor]:
-    """Every sequence's rows, one after the other: (S, X)."""
-    tables = zip(rows.table_BN, rows.counts, strict=True)
-    return [rows.pages_PSX[table_N[: -(-count // PAGE)]].flatten(0, 1)[:count] for table_N, count in tables]
+    return [rows.sequence(number) for number in range(len(rows.lengths))]
 
 
 def _all_rows(rows: PagedRows) -> tuple[Tensor, Tensor]:

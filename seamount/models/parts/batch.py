@@ -11,6 +11,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from seamount import kernels
+from seamount.kernels import PagedRows
 from seamount.models.parts.pages import PAGE, Cache, Pages
 from seamount.models.parts.rope import RopeSpec
 
@@ -83,21 +85,26 @@ class Batch:
     def sequences(self, layer: int, rows_TX: Tensor) -> Iterator[tuple[slice, Tensor]]:
         """For each sequence, its tokens' place in the batch and all rows that its attention reads."""
         start = 0
+        cached = self.write(layer, rows_TX) if self.caches else None
         for number, length in enumerate(self.lengths):
             place = slice(start, start + length)
-            rows = rows_TX[place]
-            yield place, self._cached(number, layer, rows) if self.caches else rows
+            yield place, rows_TX[place] if cached is None else cached.sequence(number)
             start += length
 
-    def _cached(self, number: int, layer: int, rows_TX: Tensor) -> Tensor:
-        """Write a sequence's newest rows of a layer; all its rows so far, (S, X), as the cache stores them."""
-        assert self.caches is not None
-        cache, pages_PSX = self.caches[number], self.pages.rows(layer)
-        table_N = torch.from_numpy(self.table_BN[number]).to(pages_PSX.device)
-        count = cache.length + self.lengths[number]
-        place_T = torch.arange(cache.length, count, device=pages_PSX.device)
-        pages_PSX[table_N[place_T // PAGE], place_T % PAGE] = rows_TX.detach().to(pages_PSX.dtype)
-        return pages_PSX[table_N].flatten(0, 1)[:count]
+    def write(self, layer: int, rows_TX: Tensor) -> PagedRows:
+        """Write the newest rows of a layer to the caches' pages; all rows that attention reads, as they are stored."""
+        pages_PSX = self.pages.rows(layer)
+        rows = PagedRows(pages_PSX, *self._paging)
+        kernels.write_rows(rows, rows_TX.detach().to(pages_PSX.dtype))
+        return rows
+
+    @cached_property
+    def _paging(self) -> tuple[Tensor, tuple[int, ...], tuple[int, ...], Tensor]:
+        """What every layer's PagedRows have in common."""
+        each = zip(self.caches or (), self.lengths, strict=True)
+        counts, device = tuple(cache.length + length for cache, length in each), self.positions_T.device
+        table_BN = torch.from_numpy(self.table_BN).to(device)
+        return table_BN, self.lengths, counts, torch.tensor(counts, device=device)
 
 
 def _following(lengths: Sequence[int], caches: Sequence[Cache]) -> np.ndarray:

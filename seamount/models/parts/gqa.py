@@ -36,6 +36,9 @@ class GroupedQueryAttention(nn.Module):
         cos_TR, sin_TR = batch.rope(spec.rope)
         qk_THN = kernels.rotate(qk_THN, cos_TR, sin_TR, interleaved=spec.rope.interleaved)
         rows_TX = torch.cat((qk_THN[:, H:], v_TGN), dim=1).flatten(1)
+        if batch.caches:
+            rows = batch.write(self.layer, rows_TX)
+            return self.o_proj(kernels.paged_causal_attention(qk_THN[:, :H], rows, G, spec.softmax_scale).flatten(1))
         parts = []
         for place, rows_SX in batch.sequences(self.layer, rows_TX):
             rows_SGN = rows_SX.unflatten(-1, (2 * G, N))

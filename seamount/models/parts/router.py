@@ -28,7 +28,8 @@ class Router(nn.Module):
         """The chosen experts (T, K), int64, and their weights (T, K), float32."""
         spec = self.spec
         logits_TE = kernels.linear(x_TD.float(), self.weight.float())
-        score_TE = logits_TE.sigmoid() if spec.scoring_func == "sigmoid" else logits_TE.softmax(-1)
+        # torch's own sigmoid depends on where in a tensor a number stands.
+        score_TE = kernels.sigmoid(logits_TE) if spec.scoring_func == "sigmoid" else logits_TE.softmax(-1)
         expert_TK = self._choose(score_TE.detach()).topk(spec.num_experts_per_tok, dim=-1).indices
         weight_TK = score_TE.gather(-1, expert_TK)
         if spec.norm_topk_prob and spec.num_experts_per_tok > 1:
