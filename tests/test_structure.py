@@ -35,11 +35,11 @@ UNIT_OF_FILE = {"errors": "base", "config": "base", "device": "base", "__init__"
 # Lines of code, without blanks, comments and docstrings. Raising a number needs a reason in the commit that does it.
 BUDGET = {
     "base": 100,
-    "kernels": 5000,
+    "kernels": 5050,
     "tokenizer": 1000,
     "checkpoint": 1140,
-    "models": 2190,
-    "engine": 420,
+    "models": 2260,
+    "engine": 690,
     "evaluate": 120,
     "server": 600,
     "cli": 640,

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from seamount.kernels import reference
 from seamount.kernels.cpu import attention_ops, autograd, cached_rows, dense, grouped, heads, norms
+from seamount.kernels.cpu.checksum import checksum
 from seamount.kernels.packing import Packed
 from seamount.kernels.paged import PagedRows
 from seamount.kernels.reference import (
@@ -138,6 +139,7 @@ __all__ = [
     "Packed",
     "PagedRows",
     "causal_attention",
+    "checksum",
     "expanded_latent_attention",
     "feed_forward",
     "grouped_experts",
