@@ -94,6 +94,11 @@ class Tokenizer:
         skipped = self._skipped_ids(skip_control_tokens)
         return self._token_bytes.decode(one for one in map(self._checked, token_ids) if one not in skipped)
 
+    def text_tokens(self) -> list[bytes]:
+        """The bytes of each token, by its id; none for control tokens and for ids that stand for no token."""
+        text = set(self._backend.get_vocab(with_added_tokens=True).values()) - self._control.contents.keys()
+        return [self._token_bytes(one) if one in text else b"" for one in range(self.vocab_size)]
+
     def stream(self, skip_control_tokens: bool = True) -> Detokenizer:
         """A detokenizer for one answer; it equals `decode` with the same argument."""
         return Detokenizer(self._token_bytes, self._skipped_ids(skip_control_tokens))
