@@ -35,10 +35,11 @@ UNIT_OF_FILE = {"errors": "base", "config": "base", "device": "base", "__init__"
 # Lines of code, without blanks, comments and docstrings. Raising a number needs a reason in the commit that does it.
 BUDGET = {
     "base": 100,
-    "kernels": 5050,
+    "kernels": 5280,
     "tokenizer": 1000,
     "checkpoint": 1140,
-    "engine": 1000,
+    "models": 2150,
+    "engine": 485,
     "evaluate": 120,
     "server": 600,
     "cli": 640,

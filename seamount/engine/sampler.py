@@ -1,70 +1,170 @@
-"""Drawing one token from logits."""
+"""Drawing the tokens of many answers at once, and their log-probabilities."""
 
 from __future__ import annotations
 
 import secrets
+from collections.abc import Collection, Sequence
+from typing import NamedTuple
 
 import numpy as np
 import torch
 
+from seamount import kernels
 from seamount.engine.params import SamplingParams
 
 _WORD = 2**64 - 1
+_LARGEST = np.finfo(np.float32).max
+_TOKENS = np.dtype([("id", np.int64), ("count", np.float64), ("is_in_prompt", np.bool_), ("bias", np.float64)])
+
+TopLogprobs = tuple[tuple[int, float], ...]
+"""Token ids and log-probabilities, the largest first, of equal ones the lower id."""
+
+
+class SampleState:
+    """What the next token of one answer depends on beside the logits: its seed, and the tokens so far.
+
+    What is drawn is a function of the logits, the params, the seed, the sample index, the position and the tokens of
+    prompt and answer: neither the order of calls nor other answers change it.
+    """
+
+    def __init__(
+        self,
+        params: SamplingParams,
+        prompt_tokens: Sequence[int],
+        sample_index: int = 0,
+        end_token_ids: Collection[int] = (),
+    ) -> None:
+        self.params = params
+        self.answer_count = 0
+        ends = set(params.stop_token_ids) if params.ignore_eos else {*params.stop_token_ids, *end_token_ids}
+        self.end_tokens = frozenset(ends)
+        """The tokens that end this answer, from min_tokens on."""
+        seed = secrets.randbits(64) if params.seed is None else params.seed & _WORD
+        self._draw = kernels.Draw(
+            float(params.temperature), params.top_k, float(params.top_p), float(params.min_p), seed, sample_index
+        )
+        self._counts_answer = params.presence_penalty != 0 or params.frequency_penalty != 0
+        self._counts_all = params.repetition_penalty != 1
+        # The tokens whose logits change. It is never written to: a push makes another one.
+        prompt = sorted(set(prompt_tokens)) if self._counts_all else []
+        ids = sorted({*prompt, *params.logit_bias})
+        self._tokens = np.array([(token, 0, False, params.logit_bias.get(token, 0)) for token in ids], dtype=_TOKENS)
+        self._tokens["is_in_prompt"] = np.isin(self._tokens["id"], prompt)
+
+    def push(self, token: int) -> None:
+        """The answer's next token is decided."""
+        self.answer_count += 1
+        self._tokens = self._pushed(self._tokens, token)
+
+    def draw(self, logits_W: np.ndarray, row: Row, *, forbids_end: bool = True) -> kernels.Draw:
+        """What the kernel is to do with a row. `forbids_end`: whether min_tokens counts."""
+        tokens, edits = self._tokens, None
+        for token in row.drafts:
+            tokens = self._pushed(tokens, token)
+        if len(tokens):
+            # A prompt may hold tokens that are only rows of the head, and those cannot be drawn anyway.
+            tokens = tokens[tokens["id"] < len(logits_W)]
+            edits = tokens["id"].copy(), self._changed(logits_W, tokens)
+        if forbids_end and self.answer_count + len(row.drafts) < self.params.min_tokens:
+            ends = np.array([token for token in sorted(self.end_tokens) if token < len(logits_W)], np.int64)
+            never = np.full(len(ends), -np.inf, np.float32)
+            edits = (np.append(edits[0], ends), np.append(edits[1], never)) if edits else (ends, never)
+        return self._draw._replace(position=row.position, edits=edits, mask=row.mask)
+
+    def _pushed(self, tokens: np.ndarray, token: int) -> np.ndarray:
+        if not (self._counts_answer or self._counts_all):
+            return tokens
+        if not (tokens["id"] == token).any():
+            tokens = np.append(tokens, np.array([(token, 0, False, 0)], _TOKENS))
+        counted = tokens.copy()
+        counted["count"] += tokens["id"] == token
+        return counted
+
+    def _changed(self, logits_W: np.ndarray, tokens: np.ndarray) -> np.ndarray:
+        params, count = self.params, tokens["count"]
+        logits = logits_W[tokens["id"]].astype(np.float64)
+        if self._counts_all:
+            penalty = np.where((count > 0) | tokens["is_in_prompt"], params.repetition_penalty, 1.0)
+            logits = np.clip(np.where(logits > 0, logits / penalty, logits * penalty), -_LARGEST, _LARGEST)
+        if self._counts_answer:
+            logits -= params.frequency_penalty * count + params.presence_penalty * (count > 0)
+        return (logits + tokens["bias"]).astype(np.float32)
+
+
+class Row(NamedTuple):
+    """One place where a token is wanted."""
+
+    state: SampleState
+    position: int
+    """The number of tokens in front of it, prompt included; with seed and sample index, what the noise depends on."""
+    drafts: Sequence[int] = ()
+    """Tokens behind those that the state knows, which this row takes for granted."""
+    mask: np.ndarray | None = None
+    """Bit i % 32 of word i // 32 (32-bit integers) says whether a grammar allows token i; None: it allows all."""
+
+
+class Drawn(NamedTuple):
+    """One token. The log-probabilities are of the raw logits, and None and empty where nobody asked."""
+
+    token_id: int
+    logprob: float | None = None
+    top: TopLogprobs = ()
+
+
+def draw(logits_nW: torch.Tensor, rows: Sequence[Row], vocab_size: int) -> list[Drawn]:
+    """A token for each row, which depends on that row alone; the logits and the states stay as they are.
+
+    Shapes: logits_nW (n, W) float32, W at least vocab_size: what stands behind that many tokens is padding.
+    Errors: AssertionError where the logits are not finite or a mask allows nothing.
+    """
+    on_cpu_nW = logits_nW[:, :vocab_size].detach().float().cpu()
+    draws = [row.state.draw(logits_W, row) for logits_W, row in zip(on_cpu_nW.numpy(), rows, strict=True)]
+    tokens = kernels.draw_tokens(on_cpu_nW, draws)
+    for i, row in enumerate(rows):
+        if tokens[i] == -1:
+            # A grammar may come to its end before min_tokens.
+            again = row.state.draw(on_cpu_nW[i].numpy(), row, forbids_end=False)
+            tokens[i] = kernels.draw_tokens(on_cpu_nW[i : i + 1], [again])[0]
+        assert tokens[i] >= 0, f"row {i}: " + ("no token is allowed" if tokens[i] == -1 else "logits are not finite")
+    drawn = [Drawn(token) for token in tokens]
+    wanted = [i for i, row in enumerate(rows) if row.state.params.logprobs is not None]
+    if wanted:
+        counts = [rows[i].state.params.logprobs or 0 for i in wanted]
+        logits_nW = logits_nW if len(wanted) == len(rows) else logits_nW[wanted]
+        reported = log_probabilities(logits_nW, [tokens[i] for i in wanted], counts, vocab_size)
+        for i, (logprob, top) in zip(wanted, reported, strict=True):
+            drawn[i] = Drawn(tokens[i], logprob, top)
+    return drawn
+
+
+def log_probabilities(
+    logits_nW: torch.Tensor, tokens: Sequence[int], counts: Sequence[int], vocab_size: int
+) -> list[tuple[float, TopLogprobs]]:
+    """Each row's log-probability of its token, and so many of its largest ones: float32, by the canonical kernel.
+
+    For a prompt these are the logits after each of its tokens but the last, and the tokens from the second one on.
+
+    Shapes: logits_nW (n, W) float32, as for draw.
+    """
+    logprobs_nW = kernels.log_softmax(logits_nW[:, :vocab_size]).cpu()
+    top_nK = kernels.top_tokens(logprobs_nW, max(counts, default=0))
+    values_nK = logprobs_nW.gather(1, top_nK)
+    chosen_n = logprobs_nW.gather(1, torch.tensor(tokens, dtype=torch.int64)[:, None])[:, 0].tolist()
+    pairs = zip(top_nK.tolist(), values_nK.tolist(), strict=True)
+    return [
+        (logprob, tuple(zip(ids[:count], values[:count], strict=True)))
+        for logprob, count, (ids, values) in zip(chosen_n, counts, pairs, strict=True)
+    ]
 
 
 class Sampler:
-    """Draws the tokens of one answer.
-
-    What is drawn is a function of the logits, the seed, the sample index and the position alone: neither the order of
-    calls nor other requests change it. Adding Gumbel noise to log-probabilities and taking the largest draws from their
-    distribution, so the filter decides which tokens compete and never shifts the noise of the others.
-    """
+    """One answer at a time, for the engine that has no batches."""
 
     def __init__(self, params: SamplingParams, sample_index: int = 0) -> None:
-        self._temperature = params.temperature
-        self._top_p = params.top_p
-        self._seed = secrets.randbits(64) if params.seed is None else params.seed & _WORD
-        self._sample_index = sample_index
+        self._state = SampleState(params, (), sample_index)
 
     def draw(self, logits_W: torch.Tensor, position: int) -> int:
-        """The token at `position`, the number of tokens in front of it.
-
-        Shapes: logits_W (W,) float32.
-        Cost: one pass over W; below top_p = 1 also a sort.
-        """
-        if self._temperature == 0:
-            return int(logits_W.argmax())
-        # Shifted first: a tiny temperature must not turn the largest logit into infinity.
-        scaled_W = (logits_W.double() - logits_W.max()) / self._temperature
-        scores_W = torch.log_softmax(scaled_W, dim=-1)
-        if self._top_p < 1:
-            scores_W = keep_top_p(scores_W, self._top_p)
-        noise_W = gumbel_noise(self._seed, self._sample_index, position, scores_W.numel())
-        return int((scores_W + noise_W.to(scores_W.device)).argmax())
-
-
-def keep_top_p(scores_W: torch.Tensor, top_p: float) -> torch.Tensor:
-    """Log-probabilities with all but the fewest tokens that together hold `top_p` set to minus infinity.
-
-    Of equally likely tokens the one with the lower id is kept first.
-    """
-    sorted_W, order_W = scores_W.sort(descending=True, stable=True)
-    probability_W = sorted_W.exp()
-    is_dropped_W = probability_W.cumsum(dim=-1) - probability_W >= top_p
-    # The first always stays: what rounding leaves of the subtraction could exceed a tiny top_p.
-    is_dropped_W[0] = False
-    return scores_W.index_fill(0, order_W[is_dropped_W], -torch.inf)
-
-
-def gumbel_noise(seed: int, sample_index: int, position: int, count: int) -> torch.Tensor:
-    """Independent Gumbel noise for each token of the vocabulary, on the CPU.
-
-    Philox is a function of key and counter, so each position has a stream of its own without any state kept.
-    Shapes: (count,) float64.
-    """
-    generator = np.random.Philox(
-        key=np.array([seed, sample_index], dtype=np.uint64), counter=np.array([0, 0, 0, position], dtype=np.uint64)
-    )
-    # 52 bits and a half: never 0 and never 1, both of which the logarithms would turn into infinity.
-    uniform = ((generator.random_raw(count) >> np.uint64(12)).astype(np.float64) + 0.5) * 2.0**-52
-    return torch.from_numpy(-np.log(-np.log(uniform)))
+        """The token at `position`, which becomes the answer's next."""
+        (drawn,) = draw(logits_W[None], [Row(self._state, position)], len(logits_W))
+        self._state.push(drawn.token_id)
+        return drawn.token_id

@@ -5,17 +5,19 @@ float32 or bfloat16 on a CPU take the canonical kernels of `cpu/`, where a token
 all else takes the reference.
 """
 
+from collections.abc import Sequence
 from functools import partial
 
 import torch
 from torch import Tensor
 
 from seamount.kernels import reference
-from seamount.kernels.cpu import attention_ops, autograd, cached_rows, dense, grouped, heads, norms
+from seamount.kernels.cpu import attention_ops, autograd, cached_rows, dense, grouped, heads, norms, sampling
 from seamount.kernels.cpu.checksum import checksum
 from seamount.kernels.packing import Packed
 from seamount.kernels.paged import PagedRows
 from seamount.kernels.reference import (
+    Draw,
     expanded_latent_attention,
     packed_heads,
     packed_mixture,
@@ -135,11 +137,23 @@ def feed_forward(x_TD: Tensor, gate_up: Tensor | Packed, down: Tensor | Packed) 
     return linear(swiglu(linear(x_TD, gate_up)), down)
 
 
+def draw_tokens(logits_nW: Tensor, draws: Sequence[Draw]) -> list[int]:
+    """Each row's token, filtered and drawn: see reference.draw_tokens. Logits on a GPU are moved to the CPU."""
+    return sampling.draw_tokens(logits_nW.detach().float().cpu(), draws)
+
+
+def top_tokens(values_nW: Tensor, count: int) -> Tensor:
+    """The ids of each row's largest numbers, on the CPU: see reference.top_tokens."""
+    return sampling.top_tokens(values_nW.detach().float().cpu(), count)
+
+
 __all__ = [
+    "Draw",
     "Packed",
     "PagedRows",
     "causal_attention",
     "checksum",
+    "draw_tokens",
     "expanded_latent_attention",
     "feed_forward",
     "grouped_experts",
@@ -155,5 +169,6 @@ __all__ = [
     "rotate",
     "sigmoid",
     "swiglu",
+    "top_tokens",
     "write_rows",
 ]

@@ -12,9 +12,12 @@ from seamount.kernels.reference.packed import (
 )
 from seamount.kernels.reference.paged import paged_causal_attention, paged_latent_attention, write_rows
 from seamount.kernels.reference.rotary import rotate
+from seamount.kernels.reference.sampling import Draw, draw_tokens, top_tokens
 
 __all__ = [
+    "Draw",
     "causal_attention",
+    "draw_tokens",
     "expanded_latent_attention",
     "grouped_experts",
     "head_linear",
@@ -32,5 +35,6 @@ __all__ = [
     "rotate",
     "sigmoid",
     "swiglu",
+    "top_tokens",
     "write_rows",
 ]
