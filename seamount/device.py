@@ -21,6 +21,32 @@ def process_age_seconds() -> float:
     return time.clock_gettime(time.CLOCK_BOOTTIME) - started_at
 
 
+def available_memory() -> int:
+    """Bytes that this process could still take without making the machine swap: its cgroup's limit counts too."""
+    free = _meminfo("MemAvailable")
+    if free is None:
+        free = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 2
+    limit, used = (_number(Path("/sys/fs/cgroup") / name) for name in ("memory.max", "memory.current"))
+    return free if limit is None or used is None else max(0, min(free, limit - used))
+
+
+def _meminfo(field: str) -> int | None:
+    try:
+        text = Path("/proc/meminfo").read_text(encoding="utf-8")
+    except OSError:
+        return None
+    found = next((line.split()[1] for line in text.splitlines() if line.startswith(f"{field}:")), None)
+    return None if found is None else int(found) * 1024
+
+
+def _number(path: Path) -> int | None:
+    """The number in a file, if there is one."""
+    try:
+        return int(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+
+
 def forced_cpu() -> str | None:
     """The path of the CPU kernels that SEAMOUNT_CPU asks for, to test or compare; None: the best one is taken."""
     return os.environ.get("SEAMOUNT_CPU") or None

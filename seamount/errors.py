@@ -13,6 +13,8 @@
     │   └── TemplateError                         the chat template is missing or refused the messages
     ├── RequestError         (ValueError)         a request for tokens is not answerable as asked
     │   └── ContextOverflow                       prompt and answer do not fit into the model's context
+    ├── EngineError          (RuntimeError)       a request is in order, and this engine does not answer it now
+    │   └── QueueFull                             too many requests wait already; ask again later
     └── MissingDependency    (ImportError)        an optional package is not installed
 
 Catch `SeamountError` for all of them, or the standard error in brackets. Each takes one message, so each can be
@@ -70,6 +72,14 @@ class RequestError(SeamountError, ValueError):
 
 class ContextOverflow(RequestError):
     """Prompt and answer do not fit into the model's context."""
+
+
+class EngineError(SeamountError, RuntimeError):
+    """A request is in order, and this engine does not answer it now."""
+
+
+class QueueFull(EngineError):
+    """Too many requests wait already."""
 
 
 class MissingDependency(SeamountError, ImportError):

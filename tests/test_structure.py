@@ -34,12 +34,12 @@ UNIT_OF_FILE = {"errors": "base", "config": "base", "device": "base", "__init__"
 
 # Lines of code, without blanks, comments and docstrings. Raising a number needs a reason in the commit that does it.
 BUDGET = {
-    "base": 100,
-    "kernels": 5280,
+    "base": 130,
+    "kernels": 5560,
     "tokenizer": 1000,
     "checkpoint": 1140,
-    "models": 2150,
-    "engine": 485,
+    "models": 2260,
+    "engine": 2100,
     "evaluate": 120,
     "server": 600,
     "cli": 640,

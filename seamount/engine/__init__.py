@@ -1,8 +1,26 @@
-"""Prompts to answers: sampling, stop strings, streaming."""
+"""Prompts to answers: paged rows, continuous batching, prefix reuse, sampling, grammars, drafts."""
 
+from seamount.engine.config import EngineConfig
 from seamount.engine.engine import Engine
-from seamount.engine.generation import Generation, LanguageModel
+from seamount.engine.generation import Generation
+from seamount.engine.grammar import Grammar
+from seamount.engine.metrics import Metrics
 from seamount.engine.params import SamplingParams
-from seamount.engine.results import Chunk, Completion, FinishReason, Timing
+from seamount.engine.results import Chunk, Completion, FinishReason, Sample, Timing, TokenLogprob
+from seamount.engine.stepping import LanguageModel
 
-__all__ = ["Chunk", "Completion", "Engine", "FinishReason", "Generation", "LanguageModel", "SamplingParams", "Timing"]
+__all__ = [
+    "Chunk",
+    "Completion",
+    "Engine",
+    "EngineConfig",
+    "FinishReason",
+    "Generation",
+    "Grammar",
+    "LanguageModel",
+    "Metrics",
+    "Sample",
+    "SamplingParams",
+    "Timing",
+    "TokenLogprob",
+]

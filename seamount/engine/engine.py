@@ -1,103 +1,293 @@
-"""Answers prompts with a model."""
+"""Answers prompts with a model: many at once, from any thread."""
 
 from __future__ import annotations
 
+import threading
 import time
-from collections import Counter
-from collections.abc import Sequence
+from collections import Counter, deque
+from collections.abc import Sequence as Tokens
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self, cast
 
-from seamount.engine.generation import Generation, LanguageModel, Request
+from seamount.engine.config import EngineConfig
+from seamount.engine.disk_tier import DiskTier, root_key
+from seamount.engine.drafts import Drafter, NGrams
+from seamount.engine.generation import Generation
+from seamount.engine.grammar_compiler import GrammarCompiler
+from seamount.engine.metrics import Metrics
 from seamount.engine.params import SamplingParams
-from seamount.engine.results import Completion, Timing
-from seamount.engine.turns import Turns
-from seamount.errors import ContextOverflow, RequestError, TokenizerError
+from seamount.engine.prefix_cache import PrefixCache
+from seamount.engine.request import Request, Sequence, Sink
+from seamount.engine.results import Chunk, Completion
+from seamount.engine.scheduler import Scheduler
+from seamount.engine.stepping import LanguageModel, Stepper
+from seamount.errors import ConfigError, ContextOverflow, QueueFull, RequestError, TokenizerError
+from seamount.models import Model, fingerprint
+from seamount.models.parts.pages import PAGE, Pages
 from seamount.tokenizer import Tokenizer
+
+_CHECK_EVERY = 1.0  # seconds, at most
 
 
 class Engine:
-    """Answers prompts with one model, one request after the other, whichever threads they come from.
+    """Answers prompts with one model; requests share its steps and the rows of equal beginnings.
 
-    Errors: TokenizerError if the model has no tokenizer.
+    memory: bytes for cached rows and the work of a step, or a text such as 8GiB; options: see EngineConfig.
+
+    Whoever waits for an answer runs the steps (`generate`, `stream`); or one thread runs them for all (`run`), and
+    answers come through sinks (`add`). Every method may be called from any thread.
+
+    Errors: TokenizerError if the model has no tokenizer; ConfigError for options out of range.
     """
 
-    def __init__(self, model: LanguageModel) -> None:
+    def __init__(self, model: LanguageModel, memory: int | str | None = None, **options: Any) -> None:
         if model.tokenizer is None:
             raise TokenizerError("the model has no tokenizer, so no text can be made; load one that has")
-        self._model = model
-        self._turns = Turns()
+        self.config = EngineConfig(memory=memory, **options)
         self.tokenizer: Tokenizer = model.tokenizer
+        self.metrics = Metrics()
+        self._model = model
+        pages = Pages(model.page_layout, self._page_count(), model.device)
+        self._tier = self._open_tier(pages.layout.nbytes)
+        self._store = PrefixCache(pages, self._tier, self._root_key())
+        drafter = Drafter(NGrams() if self.config.drafts == "ngram" else None)
+        self._scheduler = Scheduler(self._store, self.config, drafter)
+        self._stepper = Stepper(model, model.tokenizer, self._scheduler, drafter, self.metrics)
+        self._grammars = GrammarCompiler(model.tokenizer, model.spec.vocab_size)
+        self._lock = threading.Lock()  # held during a step
+        self._inbox: deque[Request | int | None] = deque()  # requests to add, ids of those to abort; None: all of them
+        self._requests: dict[int, Request] = {}
+        self._woken = threading.Event()
+        self._checked_at = 0.0
 
-    def stream(self, prompt_tokens: Sequence[int], params: SamplingParams | None = None) -> Generation:
+    def add(self, prompt: str | Tokens[int], params: SamplingParams | None = None, sink: Sink | None = None) -> int:
+        """Queue a prompt, text or token ids; the request's id. Its chunks go to `sink` and are what `step` returns.
+
+        Errors: RequestError for an empty prompt or token ids outside the vocabulary, or a grammar that makes no sense;
+        ContextOverflow if prompt and answer do not fit; QueueFull if too many wait. All before any work.
+        """
+        return self._add(prompt, params or SamplingParams(), sink or (lambda item: None)).id
+
+    def step(self) -> list[Chunk]:
+        """Run one step of the model over whatever there is to do; what was drawn. Nothing to do: an empty list."""
+        with self._lock:
+            self._take_inbox()
+            chunks = self._stepper.step()
+            for chunk in chunks:
+                request = self._requests.get(chunk.request_id)
+                if request is not None and not request.unfinished:
+                    del self._requests[chunk.request_id]
+            self._measure()
+            return chunks
+
+    def abort(self, request_id: int) -> None:
+        """End a request without an answer, and free its pages: now, or where a step is running, right after it.
+
+        Its sink gets None. An id that has ended already is no error.
+        """
+        self._post(request_id)
+
+    @property
+    def has_work(self) -> bool:
+        """Whether a step would do anything."""
+        return bool(self._inbox or self._scheduler.running or self._scheduler.waiting)
+
+    def run(self, until: threading.Event) -> None:
+        """Run steps for requests that come from elsewhere, until the event is set and `wake` is called."""
+        while not until.is_set():
+            if self.has_work:
+                self.step()
+            else:
+                self._woken.wait()
+                self._woken.clear()
+
+    def wake(self) -> None:
+        """Let `run` look whether it is to end."""
+        self._woken.set()
+
+    def stream(self, prompt: str | Tokens[int], params: SamplingParams | None = None) -> Generation:
         """The answer to one prompt, token by token; closing the iterator stops the work.
 
-        Errors: RequestError for an empty prompt or token ids outside the vocabulary, ContextOverflow if prompt and
-        answer do not fit; both at once, before the first chunk.
+        Errors: as for add.
         """
-        return self._generation(prompt_tokens, params or SamplingParams(), sample_index=0)
+        return self._generation(prompt, params or SamplingParams(), 0)
 
     def generate(
-        self, prompts: Sequence[str] | Sequence[Sequence[int]], params: SamplingParams | None = None
+        self, prompts: Tokens[str] | Tokens[Tokens[int]], params: SamplingParams | None = None
     ) -> list[Completion]:
         """The answers to some prompts, texts or token ids, in their order.
 
         A prompt that comes several times gets as many different samples, also with a seed; a prompt's answer does not
         depend on the other prompts.
 
-        Errors: as for stream, before any prompt is answered.
+        Errors: as for add, before any prompt is answered.
         """
         if isinstance(prompts, str):
             raise RequestError(f"prompts = {prompts[:40]!r}; allowed is a list of prompts: put the text into a list")
         params = params or SamplingParams()
         earlier: Counter[tuple[int, ...]] = Counter()
-        generations = []
-        for prompt in prompts:
-            tokens = self.tokenizer.encode(prompt) if isinstance(prompt, str) else prompt
-            key = tuple(tokens)
-            generations.append((self._generation(tokens, params, sample_index=earlier[key]), len(key)))
-            earlier[key] += 1
-        return [_complete(generation, prompt_count) for generation, prompt_count in generations]
+        generations: list[Generation] = []
+        try:
+            for prompt in prompts:
+                tokens = self._tokens(prompt)
+                generations.append(self._generation(tokens, params, earlier[tuple(tokens)]))
+                earlier[tuple(tokens)] += params.n
+            return [generation.complete() for generation in generations]
+        finally:
+            for generation in generations:
+                generation.close()
 
     def stop(self) -> None:
-        """Ends all streams that work or wait now, from any thread; they give no further chunk."""
-        self._turns.cancel_all()
+        """Abort all requests that work or wait now, from any thread."""
+        self._post(None)
 
-    def _generation(self, prompt_tokens: Sequence[int], params: SamplingParams, sample_index: int) -> Generation:
-        prompt = list(prompt_tokens)
-        self._require_vocabulary(prompt)
-        room = self._model.spec.context_length - len(prompt)
-        if room < (params.max_tokens or 1):
-            raise ContextOverflow(
-                f"the prompt has {len(prompt)} tokens and the answer may have {params.max_tokens or 'at least 1'}, "
-                f"but the model's context holds {self._model.spec.context_length}; "
-                "shorten the prompt or lower max_tokens"
+    def weights_changed(self) -> None:
+        """To be called after the model's weights were changed: no row that they computed before is used again.
+
+        Requests at work go on with the new weights, and compute the rows of what they have again.
+        """
+        with self._lock:
+            for sequence in list(self._scheduler.running):
+                self._scheduler.preempt(sequence)
+            self._store.clear(self._root_key())
+
+    def check(self) -> None:
+        """Assert that no page is lost or in two places. Runs by itself when the engine becomes idle."""
+        with self._lock:
+            self._check()
+
+    def close(self) -> None:
+        """End all requests and the threads of this engine; what the prefix cache holds goes to disk, if it has one."""
+        self.stop()
+        self._stepper.close()
+        if self._tier is not None:
+            with self._lock:
+                self._take_inbox()
+                self._store.save_all()
+            self._tier.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def _open_tier(self, page_bytes: int) -> DiskTier | None:
+        directory = self.config.cache_directory
+        return None if directory is None else DiskTier(Path(directory), self.config.cache_bytes, page_bytes)
+
+    def _root_key(self) -> bytes:
+        """What stands for the model's weights and the layout of a page in the keys of the disk's pages."""
+        return (
+            b""
+            if self._tier is None
+            else root_key(fingerprint(cast(Model, self._model)), self._model.page_layout.description)
+        )
+
+    def _page_count(self) -> int:
+        """As many pages as the budget holds, but no more than so many answers could ever fill."""
+        model, config = self._model, self.config
+        layout = model.page_layout
+        work = model.step_bytes(config.step_tokens, config.max_running)
+        count = (config.memory_bytes - work) // layout.nbytes
+        if count < 1:
+            raise ConfigError(
+                f"memory = {config.memory_bytes} bytes; a step of {config.step_tokens} tokens takes {work}, and a page "
+                f"of {PAGE} tokens {layout.nbytes}: give more, or lower step_tokens"
             )
-        request = Request(prompt, params, params.max_tokens or room, sample_index)
-        return Generation(self._model, self.tokenizer, request, self._turns)
+        return min(count, config.max_running * -(-model.spec.context_length // PAGE))
 
-    def _require_vocabulary(self, prompt: list[int]) -> None:
-        if not prompt:
+    def _generation(self, prompt: str | Tokens[int], params: SamplingParams, sample_index: int) -> Generation:
+        arrived: deque[Chunk | Exception | None] = deque()
+        request = self._add(prompt, params, arrived.append, sample_index)
+        return Generation(self, request, arrived)
+
+    def _add(self, prompt: str | Tokens[int], params: SamplingParams, sink: Sink, sample_index: int = 0) -> Request:
+        tokens = self._tokens(prompt)
+        max_tokens = self._room(len(tokens), params)
+        params.require_vocabulary(self.tokenizer.vocab_size)
+        matcher = None if params.grammar is None else self._grammars.compile(params.grammar)
+        if len(self._scheduler.waiting) + len(self._inbox) >= self.config.max_waiting:
+            self.metrics.refused += 1
+            raise QueueFull(f"{self.config.max_waiting} requests wait already; ask again later, or raise max_waiting")
+        request = Request(tokens, params, max_tokens, sample_index, sink)
+        request.sequences.append(Sequence(request, 0, self.tokenizer, matcher))
+        self._inbox.append(request)
+        self._woken.set()
+        return request
+
+    def _tokens(self, prompt: str | Tokens[int]) -> list[int]:
+        tokens = self.tokenizer.encode(prompt) if isinstance(prompt, str) else list(prompt)
+        if not tokens:
             raise RequestError("the prompt has 0 tokens; at least 1 is needed")
         size = self._model.spec.vocab_size
-        for token_id in prompt:
+        for token_id in tokens:
             if not isinstance(token_id, int) or isinstance(token_id, bool) or not 0 <= token_id < size:
                 raise RequestError(f"prompt token id {token_id!r}; allowed are the integers from 0 to {size - 1}")
+        return tokens
 
+    def _room(self, prompt_count: int, params: SamplingParams) -> int:
+        """The most tokens that the answer may have."""
+        context, held = self._model.spec.context_length, self._store.pages.count * PAGE
+        needed = params.max_tokens or 1
+        asked = (
+            f"the prompt has {prompt_count} tokens and the answer may have {params.max_tokens or 'at least 1'}, but "
+        )
+        if prompt_count + needed > context:
+            raise ContextOverflow(f"{asked}the model's context holds {context}; shorten the prompt or lower max_tokens")
+        if prompt_count + needed - 1 > held:
+            raise ContextOverflow(
+                f"{asked}this engine's memory holds {held}; give it more, shorten the prompt or lower max_tokens"
+            )
+        return params.max_tokens or min(context - prompt_count, held - prompt_count + 1)
 
-def _complete(generation: Generation, prompt_count: int) -> Completion:
-    started_at = time.perf_counter()
-    first_token_seconds, chunks = None, []
-    with generation:
-        for chunk in generation:
-            if first_token_seconds is None:
-                first_token_seconds = time.perf_counter() - started_at
-            chunks.append(chunk)
-    finish_reason = chunks[-1].finish_reason if chunks else None
-    assert finish_reason is not None, "an answer without an end"
-    assert first_token_seconds is not None, "an answer without a beginning"
-    return Completion(
-        text="".join(chunk.text for chunk in chunks),
-        token_ids=tuple(chunk.token_id for chunk in chunks),
-        finish_reason=finish_reason,
-        prompt_tokens=prompt_count,
-        timing=Timing(first_token_seconds, time.perf_counter() - started_at),
-    )
+    def _post(self, request_id: int | None) -> None:
+        self._inbox.append(request_id)
+        # Not waiting for the lock: this may be called while this very thread holds it, when an iterator is collected.
+        if self._lock.acquire(blocking=False):
+            try:
+                self._take_inbox()
+                self._measure()
+            finally:
+                self._lock.release()
+        self._woken.set()
+
+    def _take_inbox(self) -> None:
+        while self._inbox:
+            item = self._inbox.popleft()
+            if isinstance(item, Request):
+                self._requests[item.id] = item
+                self._scheduler.add(item.sequences[0])
+                self.metrics.requests += 1
+                self.metrics.prompt_tokens += len(item.prompt)
+                continue
+            for request_id in list(self._requests) if item is None else [item]:
+                self._end(request_id)
+
+    def _end(self, request_id: int) -> None:
+        request = self._requests.pop(request_id, None)
+        if request is not None:
+            for sequence in request.sequences:
+                self._scheduler.remove(sequence)
+            self.metrics.aborted += 1
+            request.deliver(None)
+
+    def _measure(self) -> None:
+        scheduler, store, metrics = self._scheduler, self._store, self.metrics
+        metrics.running, metrics.waiting = len(scheduler.running), len(scheduler.waiting)
+        metrics.preemptions = scheduler.preemptions
+        metrics.pages, metrics.page_bytes = store.pages.count, store.pages.layout.nbytes
+        metrics.pages_cached, metrics.pages_used = store.cached, store.pages.count - store.available
+        metrics.hit_tokens, metrics.disk_hit_tokens, metrics.evictions = (
+            store.hit_tokens, store.disk_tokens, store.evictions,
+        )  # fmt: skip
+        if not scheduler.running and not scheduler.waiting and time.monotonic() - self._checked_at > _CHECK_EVERY:
+            self._check()
+            self._checked_at = time.monotonic()
+
+    def _check(self) -> None:
+        rows = [sequence.rows for sequence in self._scheduler.running if sequence.rows is not None]
+        self._store.check([held.nodes for held in rows], [page for held in rows for page in held.own])

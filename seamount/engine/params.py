@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from numbers import Real
 
+from seamount.engine.grammar import Grammar
 from seamount.errors import RequestError
 
 MAX_STOP_STRINGS = 16
@@ -61,6 +62,8 @@ class SamplingParams:
     """Reports each token's log-probability, and so many of the most likely ones at its place; None: neither."""
     prompt_logprobs: int | None = None
     """The same for the prompt's tokens, from the second one on."""
+    grammar: Grammar | None = None
+    """What the answer must match."""
 
     def __post_init__(self) -> None:
         if self.max_tokens is not None:
@@ -89,6 +92,7 @@ class SamplingParams:
         is_tokens = isinstance(self.stop_token_ids, tuple) and all(map(_is_token, self.stop_token_ids))
         self._require("stop_token_ids", is_tokens, "a tuple of token ids")
         self._require("ignore_eos", isinstance(self.ignore_eos, bool), "True or False")
+        self._require("grammar", self.grammar is None or isinstance(self.grammar, Grammar), "a Grammar")
         for name in ("logprobs", "prompt_logprobs"):
             if getattr(self, name) is not None:
                 self._require_integer(name, 0, MAX_LOGPROBS)

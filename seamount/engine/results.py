@@ -6,10 +6,22 @@ from dataclasses import dataclass
 from typing import Literal
 
 FinishReason = Literal["stop", "length"]
-"""stop: the model ended its answer or a stop string came; length: max_tokens or the context was reached."""
+"""stop: the model ended its answer, or a stop string or token came; length: max_tokens or the context was reached."""
+
+TopLogprobs = tuple[tuple[int, float], ...]
+"""Likely tokens and their log-probabilities, the likeliest first."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
+class TokenLogprob:
+    """How likely a token was before penalties, temperature and filters, and what else was."""
+
+    token_id: int
+    logprob: float
+    top: TopLogprobs
+
+
+@dataclass(frozen=True, slots=True)
 class Chunk:
     """One token of an answer."""
 
@@ -17,14 +29,19 @@ class Chunk:
     """What can be shown since the chunk before: possibly nothing, never half a character or part of a stop string."""
     token_id: int
     finish_reason: FinishReason | None
-    """Set in the last chunk alone."""
+    """Set in an answer's last chunk alone."""
+    index: int = 0
+    """Which of a request's n answers this belongs to."""
+    logprob: TokenLogprob | None = None
+    """Set where log-probabilities were asked for."""
+    request_id: int = 0
 
 
 @dataclass(frozen=True)
 class Timing:
-    """How long an answer took, waiting for other requests included.
+    """How long an answer took, waiting included.
 
-    Units: seconds since the engine turned to this prompt; those before it in the same list do not count.
+    Units: seconds since the request was added.
     """
 
     first_token_seconds: float
@@ -32,12 +49,40 @@ class Timing:
 
 
 @dataclass(frozen=True)
-class Completion:
+class Sample:
     """One whole answer."""
 
     text: str
     token_ids: tuple[int, ...]
     """All that were drawn, also the one that ended the answer and is not in the text."""
     finish_reason: FinishReason
+    logprobs: tuple[TokenLogprob, ...] | None = None
+    """One for each token, if they were asked for."""
+
+
+@dataclass(frozen=True)
+class Completion:
+    """All answers to one prompt. What is asked of the completion itself is its first answer's."""
+
+    samples: tuple[Sample, ...]
     prompt_tokens: int
+    cached_tokens: int
+    """Tokens of the prompt whose rows were known already."""
     timing: Timing
+    prompt_logprobs: tuple[TokenLogprob | None, ...] | None = None
+    """One for each token of the prompt, None for the first, if they were asked for."""
+
+    @property
+    def text(self) -> str:
+        """The first answer's text."""
+        return self.samples[0].text
+
+    @property
+    def token_ids(self) -> tuple[int, ...]:
+        """The first answer's tokens."""
+        return self.samples[0].token_ids
+
+    @property
+    def finish_reason(self) -> FinishReason:
+        """Why the first answer ended."""
+        return self.samples[0].finish_reason

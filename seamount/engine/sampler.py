@@ -111,11 +111,12 @@ class Drawn(NamedTuple):
     top: TopLogprobs = ()
 
 
-def draw(logits_nW: torch.Tensor, rows: Sequence[Row], vocab_size: int) -> list[Drawn]:
+def draw(logits_nW: torch.Tensor, rows: Sequence[Row], vocab_size: int) -> list[Drawn | None]:
     """A token for each row, which depends on that row alone; the logits and the states stay as they are.
 
+    None stands for a row whose logits are not finite.
     Shapes: logits_nW (n, W) float32, W at least vocab_size: what stands behind that many tokens is padding.
-    Errors: AssertionError where the logits are not finite or a mask allows nothing.
+    Errors: AssertionError where a mask allows nothing.
     """
     on_cpu_nW = logits_nW[:, :vocab_size].detach().float().cpu()
     draws = [row.state.draw(logits_W, row) for logits_W, row in zip(on_cpu_nW.numpy(), rows, strict=True)]
@@ -125,9 +126,9 @@ def draw(logits_nW: torch.Tensor, rows: Sequence[Row], vocab_size: int) -> list[
             # A grammar may come to its end before min_tokens.
             again = row.state.draw(on_cpu_nW[i].numpy(), row, forbids_end=False)
             tokens[i] = kernels.draw_tokens(on_cpu_nW[i : i + 1], [again])[0]
-        assert tokens[i] >= 0, f"row {i}: " + ("no token is allowed" if tokens[i] == -1 else "logits are not finite")
-    drawn = [Drawn(token) for token in tokens]
-    wanted = [i for i, row in enumerate(rows) if row.state.params.logprobs is not None]
+        assert tokens[i] != -1, f"row {i}: no token is allowed"
+    drawn = [Drawn(token) if token >= 0 else None for token in tokens]
+    wanted = [i for i, row in enumerate(rows) if row.state.params.logprobs is not None and tokens[i] >= 0]
     if wanted:
         counts = [rows[i].state.params.logprobs or 0 for i in wanted]
         logits_nW = logits_nW if len(wanted) == len(rows) else logits_nW[wanted]
@@ -155,16 +156,3 @@ def log_probabilities(
         (logprob, tuple(zip(ids[:count], values[:count], strict=True)))
         for logprob, count, (ids, values) in zip(chosen_n, counts, pairs, strict=True)
     ]
-
-
-class Sampler:
-    """One answer at a time, for the engine that has no batches."""
-
-    def __init__(self, params: SamplingParams, sample_index: int = 0) -> None:
-        self._state = SampleState(params, (), sample_index)
-
-    def draw(self, logits_W: torch.Tensor, position: int) -> int:
-        """The token at `position`, which becomes the answer's next."""
-        (drawn,) = draw(logits_W[None], [Row(self._state, position)], len(logits_W))
-        self._state.push(drawn.token_id)
-        return drawn.token_id

@@ -13,7 +13,7 @@ from seamount.models.parts.layer import Layer, MTPLayer
 from seamount.models.parts.linear import Embedding, Linear, RMSNorm
 from seamount.models.parts.pages import Cache, PageLayout, new_caches
 from seamount.models.program import Program, program_of
-from seamount.models.spec import ModelSpec
+from seamount.models.spec import LayerSpec, MLASpec, ModelSpec, MoESpec
 from seamount.tokenizer import Tokenizer
 
 
@@ -65,12 +65,26 @@ class Model(nn.Module):
         """
         if not all(0 <= place < len(tokens_T) for place in wanted):
             raise RequestError(f"logits were asked for at {list(wanted)}, and the batch has {len(tokens_T)} tokens")
+        if (program := self._chosen()) is not None:
+            with torch.no_grad():
+                return program.logits(tokens_T, batch, wanted)
+        return self.head(self.hidden(tokens_T, batch)[list(wanted)])
+
+    def step_bytes(self, num_tokens: int, num_logits: int) -> int:
+        """The most memory that `logits_at` takes for so many tokens, beside the weights and the cached rows.
+
+        Units: bytes; an upper bound for a compiled step, an estimate for modules.
+        """
+        # The logits themselves, a selection of them, and their log-softmax.
+        logits = 3 * num_logits * self.spec.vocab_size * 4
+        if (program := self._chosen()) is not None:
+            return logits + program.reserve(num_tokens, self.spec.context_length)
+        return logits + 4 * num_tokens * (4 * self.spec.hidden_size + max(map(_widest, self.spec.layers)))
+
+    def _chosen(self) -> Program | None:
         if not self._has_chosen:
             self._program, self._has_chosen = program_of(self), True
-        if self._program is not None:
-            with torch.no_grad():
-                return self._program.logits(tokens_T, batch, wanted)
-        return self.head(self.hidden(tokens_T, batch)[list(wanted)])
+        return self._program
 
     def logits(self, tokens_BT: Tensor) -> Tensor:
         """Next-token logits of whole sequences: (B, T) int64 -> (B, T, W) float32.
@@ -158,3 +172,15 @@ class Model(nn.Module):
             raise RequestError(f"token ids run from {low} to {high}; this model has 0 to {self.spec.vocab_size - 1}")
         B, T = tokens_BT.shape
         return B, T
+
+
+def _widest(layer: LayerSpec) -> int:
+    """About how many numbers of one token stand in memory at once within a layer."""
+    attention, feed = layer.attention, layer.feed_forward
+    if isinstance(attention, MLASpec):
+        of_attention = attention.num_attention_heads * (3 * attention.cache_dim + attention.v_head_dim)
+    else:
+        of_attention = 4 * (attention.num_attention_heads * attention.head_dim + attention.cache_dim)
+    if isinstance(feed, MoESpec):
+        return max(of_attention, 4 * feed.moe_intermediate_size * (feed.num_experts_per_tok + feed.n_shared_experts))
+    return max(of_attention, 4 * feed.intermediate_size)

@@ -82,6 +82,14 @@ class Program:
         with self._lock:
             return self._logits(tokens_T, batch, wanted)
 
+    def reserve(self, num_tokens: int, num_rows: int) -> int:
+        """Make room for steps of so many tokens, and sequences of so many rows; the bytes that they may take.
+
+        Nothing is taken from the system before it is used.
+        """
+        with self._lock:
+            return self._step.reserve(num_tokens, num_rows)
+
     def _logits(self, tokens_T: Tensor, batch: Batch, wanted: Sequence[int]) -> Tensor:
         spec = self._model.spec
         if batch.caches is None:

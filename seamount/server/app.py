@@ -11,10 +11,10 @@ from fastapi import APIRouter, FastAPI, Request, Response
 from fastapi.responses import JSONResponse, StreamingResponse
 from starlette.requests import ClientDisconnect
 
-from seamount.engine import Engine, Generation
+from seamount.engine import Engine
 from seamount.server.answers import AnswerForm, ChatForm, CompletionForm, event, usage
 from seamount.server.body_limit import BodyLimit
-from seamount.server.bridge import chunks_of
+from seamount.server.bridge import Answer, running
 from seamount.server.failures import Failure, failure_of, install_handlers
 from seamount.server.requests import ChatBody, CompletionBody
 
@@ -33,7 +33,9 @@ def create_app(engine: Engine, model_name: str) -> FastAPI:
     router.add_api_route("/models/{model_id:path}", api.one_model, methods=["GET"])
     router.add_api_route("/health", api.health, methods=["GET"])
     # No generated pages: they load their scripts from other servers.
-    app = FastAPI(title="Seamount", docs_url=None, redoc_url=None, openapi_url=None)
+    app = FastAPI(
+        title="Seamount", docs_url=None, redoc_url=None, openapi_url=None, lifespan=lambda app: running(engine)
+    )
     app.include_router(router)
     app.include_router(router, prefix="/v1")
     app.add_api_route("/", api.index, methods=["GET"])
@@ -53,18 +55,18 @@ class _Api:
         self._require_model(body.model)
         messages = [message.for_template() for message in body.messages]
         prompt = await asyncio.to_thread(self._engine.tokenizer.chat, messages)
-        generation = self._engine.stream(prompt, body.params())
+        answer = await Answer.of(self._engine, prompt, body.params())
         form = ChatForm(self._model_name, body.includes_usage)
-        return await _respond(generation, request, form, len(prompt), body.stream)
+        return await _respond(answer, request, form, len(prompt), body.stream)
 
     async def completions(self, request: Request) -> Response:
         body = CompletionBody.parse(await _json_body(request))
         self._require_model(body.model)
         encode: Callable[[str], list[int]] = self._engine.tokenizer.encode
         prompt = await asyncio.to_thread(encode, body.prompt) if isinstance(body.prompt, str) else body.prompt
-        generation = self._engine.stream(prompt, body.params())
+        answer = await Answer.of(self._engine, prompt, body.params())
         form = CompletionForm(self._model_name, body.includes_usage)
-        return await _respond(generation, request, form, len(prompt), body.stream)
+        return await _respond(answer, request, form, len(prompt), body.stream)
 
     async def models(self) -> dict[str, Any]:
         return {"object": "list", "data": [self._card()]}
@@ -104,24 +106,25 @@ async def _json_body(request: Request) -> bytes:
         raise Failure("the client hung up within its request", _CLIENT_GONE) from None
 
 
-async def _respond(
-    generation: Generation, request: Request, form: AnswerForm, prompt_tokens: int, is_stream: bool
-) -> Response:
+async def _respond(answer: Answer, request: Request, form: AnswerForm, prompt_tokens: int, is_stream: bool) -> Response:
     if is_stream:
-        events = _events(generation, request, form, prompt_tokens)
+        events = _events(answer, request, form, prompt_tokens)
         return StreamingResponse(events, media_type="text/event-stream", headers={"Cache-Control": "no-cache"})
     text, count, finish_reason = [], 0, None
-    async for chunk in chunks_of(generation, request):
-        text.append(chunk.text)
-        count += 1
-        finish_reason = chunk.finish_reason
+    try:
+        async for chunk in answer.chunks(request):
+            text.append(chunk.text)
+            count += 1
+            finish_reason = chunk.finish_reason
+    except Exception as error:  # noqa: BLE001 - a request's border: beyond it, the connection would be closed
+        raise failure_of(error) from None
     if finish_reason is None:
         raise _stopped()
     return JSONResponse(form.whole("".join(text), finish_reason, usage(prompt_tokens, count)))
 
 
-async def _events(generation: Generation, request: Request, form: AnswerForm, prompt_tokens: int) -> AsyncIterator[str]:
-    chunks = chunks_of(generation, request)
+async def _events(answer: Answer, request: Request, form: AnswerForm, prompt_tokens: int) -> AsyncIterator[str]:
+    chunks = answer.chunks(request)
     count = 0
     try:
         for line in form.first():

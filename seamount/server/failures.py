@@ -9,7 +9,7 @@ from fastapi import FastAPI, Request
 from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
 
-from seamount.errors import ContextOverflow, RequestError, SeamountError, TokenizerError
+from seamount.errors import ContextOverflow, QueueFull, RequestError, SeamountError, TokenizerError
 from seamount.server.requests import RefusedField
 
 _log = logging.getLogger("seamount.server")
@@ -44,6 +44,8 @@ def failure_of(error: Exception) -> Failure:
         return Failure(str(error), 400, field=error.field)
     if isinstance(error, ContextOverflow):
         return Failure(str(error), 400, field="max_tokens", code="context_length_exceeded")
+    if isinstance(error, QueueFull):
+        return Failure(str(error), 429, code="queue_full")
     if isinstance(error, (RequestError, TokenizerError)):
         return Failure(str(error), 400)
     _log.error("a request failed", exc_info=error)

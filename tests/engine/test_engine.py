@@ -10,8 +10,7 @@ import pytest
 from toy_model import ToyModel
 
 import seamount.models as models
-from seamount.engine import Engine, SamplingParams
-from seamount.engine.generation import PREFILL_CHUNK
+from seamount.engine import Engine, Grammar, SamplingParams
 from seamount.errors import ContextOverflow, RequestError, TokenizerError
 
 GREEDY = SamplingParams(temperature=0)
@@ -66,8 +65,9 @@ def test_a_model_without_tokenizer_is_refused() -> None:
 
 
 def test_long_prompts_go_through_in_chunks(model: ToyModel, engine: Engine) -> None:
-    list(engine.stream([1] * (2 * PREFILL_CHUNK + 3), SamplingParams(max_tokens=3)))
-    assert model.step_sizes[:3] == [PREFILL_CHUNK, PREFILL_CHUNK, 3]
+    chunk = engine.config.step_tokens
+    list(engine.stream([1] * (2 * chunk + 3), SamplingParams(max_tokens=3)))
+    assert model.step_sizes[:3] == [chunk, chunk, 3]
     assert model.step_sizes[3:] in ([1, 1], [1], [])
 
 
@@ -91,57 +91,86 @@ def test_closing_stops_the_work_and_lets_others_in(model: ToyModel, engine: Engi
     engine.generate(["next"], SamplingParams(max_tokens=1))
 
 
-def test_a_dropped_stream_gives_its_turn_back(model: ToyModel, engine: Engine) -> None:
+def test_a_dropped_stream_stops(model: ToyModel, engine: Engine) -> None:
     model.speak("endless ", then_end=False)
     next(engine.stream([1, 2], GREEDY))
-    assert len(engine.generate(["next"], SamplingParams(max_tokens=2, temperature=0))[0].token_ids) == 2
+    assert not engine.has_work
+    assert engine.metrics.aborted == 1
 
 
-def test_a_second_stream_in_the_same_thread_is_an_error_and_no_deadlock(model: ToyModel, engine: Engine) -> None:
+def test_streams_of_one_thread_share_the_steps(model: ToyModel, engine: Engine) -> None:
     model.speak("endless ", then_end=False)
-    with engine.stream([1, 2], GREEDY) as stream:
-        next(stream)
-        with pytest.raises(RequestError, match="unfinished stream"):
-            engine.generate(["other"], GREEDY)
-        assert next(stream).text == "n"
+    with engine.stream([1, 2], GREEDY) as one, engine.stream([3, 4], GREEDY) as other:
+        assert "".join(next(one).text for _ in range(8)) == "endless "
+        steps = model.num_steps
+        # All but the first, whose prompt came one step later, are there already.
+        assert "".join(next(other).text for _ in range(8)) == "endless "
+        assert model.num_steps <= steps + 1
 
 
 def test_close_from_another_thread_stops_a_prefill(model: ToyModel, engine: Engine) -> None:
-    stream = engine.stream([1] * 4 * PREFILL_CHUNK, GREEDY)
+    stream = engine.stream([1] * 4000, SamplingParams(temperature=0, max_tokens=9))
     model.before_step = stream.close
     assert list(stream) == []
-    assert model.step_sizes == [PREFILL_CHUNK]
+    assert model.step_sizes == [engine.config.step_tokens]
+    assert engine.metrics.pages_used == 0
 
 
-def test_threads_are_answered_in_order_and_a_waiting_one_can_leave(model: ToyModel, engine: Engine) -> None:
-    model.speak("x", then_end=False)
-    finished: list[int] = []
-    with engine.stream([1, 2], GREEDY) as holder:
-        next(holder)
-        waiting = [engine.stream([1, 2], SamplingParams(temperature=0, max_tokens=3)) for _ in range(4)]
-        threads = []
-        for number, stream in enumerate(waiting):
+def test_threads_are_answered_together(model: ToyModel, engine: Engine) -> None:
+    params = [SamplingParams(max_tokens=30, seed=seed, ignore_eos=True) for seed in range(6)]
+    expected = [engine.generate(["text"], one)[0].token_ids for one in params]
+    got: dict[int, tuple[int, ...]] = {}
 
-            def answer(number: int = number, stream: object = stream) -> None:
-                if list(stream):  # type: ignore[call-overload]
-                    finished.append(number)
+    def answer(number: int) -> None:
+        got[number] = tuple(chunk.token_id for chunk in engine.stream("text", params[number]))
 
-            threads.append(threading.Thread(target=answer))
-            threads[-1].start()
-            while len(engine._turns._queue) < number + 2:
-                threading.Event().wait(0.001)
-        waiting[1].close()
-        threads[1].join(5)
-        assert not threads[1].is_alive()
-        assert finished == []
+    threads = [threading.Thread(target=answer, args=(number,)) for number in range(6)]
     for thread in threads:
-        thread.join(5)
-    assert finished == [0, 2, 3]
+        thread.start()
+    for thread in threads:
+        thread.join(20)
+    assert [got[number] for number in range(6)] == expected
+    engine.check()
 
 
-def test_an_error_of_the_model_gives_the_turn_back(model: ToyModel, engine: Engine) -> None:
+def test_one_thread_may_run_the_steps_for_all(model: ToyModel, engine: Engine) -> None:
+    arrived: list[object] = []
+    stopped, came = threading.Event(), threading.Event()
+
+    def sink(item: object) -> None:
+        arrived.append(item)
+        if item is None or item.finish_reason:  # type: ignore[attr-defined]
+            came.set()
+
+    thread = threading.Thread(target=engine.run, args=(stopped,))
+    thread.start()
+    engine.add("text", SamplingParams(max_tokens=5, ignore_eos=True), sink)
+    assert came.wait(5)
+    assert len(arrived) == 5
+    came.clear()
+    model.speak("x", then_end=False)
+    request_id = engine.add("text", GREEDY, sink)
+    while len(arrived) < 10:
+        threading.Event().wait(0.001)
+    engine.abort(request_id)
+    assert came.wait(5)
+    assert arrived[-1] is None
+    stopped.set()
+    engine.wake()
+    thread.join(5)
+    assert not thread.is_alive()
+
+
+def test_a_sink_that_fails_harms_nobody(model: ToyModel, engine: Engine) -> None:
+    def fail(item: object) -> None:
+        raise ZeroDivisionError
+
+    engine.add("text", SamplingParams(max_tokens=5), fail)
+    assert len(engine.generate(["text"], SamplingParams(max_tokens=5, ignore_eos=True))[0].token_ids) == 5
+
+
+def test_an_error_of_the_model_fails_the_step_and_not_the_engine(model: ToyModel, engine: Engine) -> None:
     def fail() -> None:
-        model.active = 0
         raise ZeroDivisionError
 
     model.before_step = fail
@@ -149,6 +178,25 @@ def test_an_error_of_the_model_gives_the_turn_back(model: ToyModel, engine: Engi
         engine.generate(["a"], GREEDY)
     model.before_step = lambda: None
     assert engine.generate(["a"], SamplingParams(max_tokens=1))
+    engine.check()
+
+
+def test_a_grammar_holds_and_ends_the_answer(model: ToyModel, engine: Engine) -> None:
+    for ignore_eos in (False, True):
+        params = SamplingParams(grammar=Grammar.choice(["abc", "b c"]), seed=4, n=4, ignore_eos=ignore_eos)
+        (completion,) = engine.generate(["which?"], params)
+        assert {sample.text for sample in completion.samples} <= {"abc", "b c"}
+        assert {sample.finish_reason for sample in completion.samples} == {"stop"}
+    with pytest.raises(RequestError, match="regex"):
+        engine.add("which?", SamplingParams(grammar=Grammar.regex("(")))
+
+
+def test_min_tokens_and_stop_tokens(model: ToyModel, engine: Engine) -> None:
+    model.speak("ab")
+    assert len(engine.generate(["x"], SamplingParams(temperature=0, min_tokens=7))[0].token_ids) >= 7
+    (b,) = engine.tokenizer.encode("b")
+    (completion,) = engine.generate(["x"], SamplingParams(temperature=0, stop_token_ids=(b,)))
+    assert (completion.text, completion.finish_reason) == ("a", "stop")
 
 
 def test_the_embedded_model_answers() -> None:
@@ -160,18 +208,20 @@ def test_the_embedded_model_answers() -> None:
     assert "Paris" in text
 
 
-def test_stop_ends_who_works_and_who_waits(model: ToyModel, engine: Engine) -> None:
+def test_stop_ends_who_works_and_who_waits(model: ToyModel) -> None:
+    engine = Engine(model, max_running=1)
     model.speak("x", then_end=False)
     holder, waiting = engine.stream([1, 2], GREEDY), engine.stream([3, 4, 5], GREEDY)
     next(holder)
     got: list[object] = []
     thread = threading.Thread(target=lambda: got.extend(waiting))
     thread.start()
-    while len(engine._turns._queue) < 2:
-        threading.Event().wait(0.001)
     engine.stop()
     thread.join(5)
     assert not thread.is_alive()
-    assert (got, list(holder)) == ([], [])
+    assert got == []
+    # What had come before is still handed out.
+    assert all(chunk.finish_reason is None for chunk in holder)
+    assert (engine.metrics.aborted, engine.has_work) == (2, False)
     assert 3 not in model.step_sizes
     assert len(engine.generate(["next"], SamplingParams(temperature=0, max_tokens=2))[0].token_ids) == 2

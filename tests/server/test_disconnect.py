@@ -5,10 +5,13 @@ from __future__ import annotations
 import contextlib
 import threading
 import time
+from dataclasses import replace
 
 import httpx
 import pytest
 from toy_model import ToyModel
+
+from seamount.engine import Engine
 
 CHAT = {"messages": [{"role": "user", "content": "Hi"}], "temperature": 0}
 
@@ -47,7 +50,10 @@ def test_a_whole_answer_that_nobody_awaits_stops(endless: ToyModel, http: httpx.
 
 
 @pytest.mark.parametrize("stream", [False, True])
-def test_a_request_that_leaves_the_queue_is_never_begun(endless: ToyModel, http: httpx.Client, stream: bool) -> None:
+def test_a_request_that_leaves_the_queue_is_never_begun(
+    endless: ToyModel, engine: Engine, http: httpx.Client, stream: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(engine._scheduler, "_config", replace(engine.config, max_running=1))
     endless.step_sizes.clear()
     with http.stream("POST", "/v1/chat/completions", json={**CHAT, "stream": True}) as first:
         lines = first.iter_lines()

@@ -92,7 +92,6 @@ def test_errors_are_the_clients_own(client: openai.OpenAI) -> None:
 def test_a_failure_within_a_stream_reaches_the_client(client: openai.OpenAI, model: ToyModel) -> None:
     def fail_later() -> None:
         if model.step_sizes[-1] == 1:
-            model.active = 0
             raise ZeroDivisionError("a secret")
 
     model.step_sizes.append(0)

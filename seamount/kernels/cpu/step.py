@@ -122,6 +122,11 @@ class Step:
         launch(run_layers, [self._record.ctypes.data], workers=threads)
         return logits
 
+    def reserve(self, num_tokens: int, num_rows: int) -> int:
+        """Lay the workspace out for so many tokens, and for splitting sequences of so many rows: its bytes."""
+        self._lay_out(num_tokens, num_rows)
+        return self._workspace.nbytes
+
     def _take_kernels(self) -> None:
         """Compile what this model needs, or read it from disk: once."""
         if not self._record[S.feed_forward // 8]:

@@ -27,6 +27,11 @@ class PageLayout:
         self.offsets = tuple(sum(sizes[:layer]) for layer in range(len(sizes)))
         self.nbytes = sum(sizes)
 
+    @property
+    def description(self) -> str:
+        """What tells this layout from others."""
+        return f"{PAGE} rows of {self.dims} as {self.dtype}"
+
 
 class Pages:
     """The memory of `count` pages. Nothing here knows which are in use."""

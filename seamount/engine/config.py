@@ -1,0 +1,71 @@
+"""What an engine may use, and how it works."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from seamount.device import available_memory
+from seamount.errors import ConfigError
+
+_UNITS = {"": 1, "B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "KIB": 2**10, "MIB": 2**20, "GIB": 2**30}
+FREE_SHARE = 0.5
+"""How much of the machine's free memory an engine takes at most if it is not told."""
+
+
+@dataclass(frozen=True)
+class EngineConfig:
+    """Limits of an engine.
+
+    Errors: ConfigError that names the field, its value and what is allowed.
+    """
+
+    memory: int | str | None = None
+    """Bytes for everything beside the weights, or a text as 8GiB: cached rows and the work of a step. None: half of
+    what is free."""
+    step_tokens: int = 512
+    """The most tokens of one step."""
+    mixed_tokens: int = 128
+    """The most tokens of prompts in a step in which others wait for their next token."""
+    max_running: int = 64
+    """Answers that may be at work at once."""
+    max_waiting: int = 1024
+    """Requests that may wait; beyond it a request is refused."""
+    cache_directory: Path | str | None = None
+    """Where pages of cached rows are kept on disk; None: nowhere."""
+    cache_size: int | str = "8GiB"
+    """The most that the directory may hold."""
+    drafts: Literal["off", "ngram"] = "off"
+    """Where guesses of the next tokens come from: they change the time that an answer takes, and nothing else."""
+
+    def __post_init__(self) -> None:
+        for field in ("step_tokens", "mixed_tokens", "max_running", "max_waiting"):
+            value = getattr(self, field)
+            if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+                raise ConfigError(f"{field} = {value!r}; allowed is an integer of 1 or more")
+        if self.drafts not in ("off", "ngram"):
+            raise ConfigError(f"drafts = {self.drafts!r}; allowed are off and ngram")
+
+    @property
+    def memory_bytes(self) -> int:
+        """The budget in bytes."""
+        return int(available_memory() * FREE_SHARE) if self.memory is None else parse_size("memory", self.memory)
+
+    @property
+    def cache_bytes(self) -> int:
+        """The disk directory's limit in bytes."""
+        return parse_size("cache_size", self.cache_size)
+
+
+def parse_size(field: str, size: int | str) -> int:
+    """Bytes, from a number of them or a text such as 512MiB, 1.5GB.
+
+    Errors: ConfigError.
+    """
+    found = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([KMG]?I?B?)\s*", str(size).upper())
+    unit = found and _UNITS.get(found[2])
+    if not found or unit is None or (value := int(float(found[1]) * unit)) < 1:
+        raise ConfigError(f"{field} = {size!r}; allowed are bytes, or a number with KB, MB, GB, KiB, MiB or GiB")
+    return value

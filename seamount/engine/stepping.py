@@ -1,0 +1,236 @@
+"""One step: plan, forward, masks, draw, deliver."""
+
+from __future__ import annotations
+
+import logging
+import time
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+
+from seamount.engine.drafts import Drafter
+from seamount.engine.metrics import Metrics
+from seamount.engine.request import Request, Sequence
+from seamount.engine.results import Chunk, TokenLogprob
+from seamount.engine.sampler import Drawn, Row, draw, log_probabilities
+from seamount.engine.scheduler import Scheduler, Work
+from seamount.errors import RequestError
+from seamount.models.parts.batch import Batch
+from seamount.models.parts.pages import PageLayout
+from seamount.tokenizer import Tokenizer
+
+_log = logging.getLogger("seamount")
+
+
+class LanguageModel(Protocol):
+    """What the engine needs of a model."""
+
+    @property
+    def spec(self) -> Any:
+        """The shape: `vocab_size` and `context_length` are read."""
+
+    @property
+    def tokenizer(self) -> Tokenizer | None:
+        """None where the checkpoint has none."""
+
+    @property
+    def device(self) -> torch.device:
+        """Where the weights are."""
+
+    @property
+    def page_layout(self) -> PageLayout:
+        """What a page of cached rows holds."""
+
+    def step_bytes(self, num_tokens: int, num_logits: int) -> int:
+        """The most memory that a step of so many tokens takes beside weights and pages."""
+
+    def logits_at(self, tokens_T: Tensor, batch: Batch, wanted: Any) -> Tensor:
+        """Logits after some tokens of a flat batch: (wanted, W), float32; the batch's rows are written."""
+
+
+@dataclass(slots=True)
+class _Draw:
+    """One answer's part of a step: it draws behind its last token, and behind each draft that may follow."""
+
+    sequence: Sequence
+    drafts: list[int]
+    row: int  # of the logits, for the first token
+    masks: list[Any] = field(default_factory=list)
+    drawn: list[Drawn | None] = field(default_factory=list)
+    error: Exception | None = None
+
+    def find_masks(self) -> None:
+        """Which tokens a grammar allows at every place; behind a draft that it forbids nothing is drawn."""
+        matcher = self.sequence.matcher
+        try:
+            self.masks = [None] * (len(self.drafts) + 1) if matcher is None else matcher.masks(self.drafts)
+        except RequestError as error:
+            self.error = error
+
+    def rows(self) -> list[Row]:
+        """What the sampler needs to know of every place."""
+        state, position = self.sequence.state, len(self.sequence.tokens)
+        return [Row(state, position + i, tuple(self.drafts[:i]), mask) for i, mask in enumerate(self.masks)]
+
+
+class Stepper:
+    """Runs planned work through the model and hands out what was drawn. Entered by one thread at a time."""
+
+    def __init__(
+        self, model: LanguageModel, tokenizer: Tokenizer, scheduler: Scheduler, drafter: Drafter, metrics: Metrics
+    ) -> None:
+        self._model, self._tokenizer = model, tokenizer
+        self._scheduler, self._drafter, self._metrics = scheduler, drafter, metrics
+        self._beside = ThreadPoolExecutor(1, thread_name_prefix="grammar")
+
+    def step(self) -> list[Chunk]:
+        """One step; what was drawn, in the order of the plan. If it fails, whoever worked in it gets the error."""
+        started = time.perf_counter()
+        plan = self._scheduler.plan()
+        if not plan:
+            return []
+        try:
+            lengths = [len(work.tokens) for work in plan]
+            draws, row = [], 0
+            for work in plan:
+                row += work.num_logits
+                draws.append(self._draws(work, row - 1 - len(work.drafts)))
+            flat = [one for group in draws for one in group]
+            masks = self._beside.submit(_find_masks, flat) if any(one.sequence.matcher for one in flat) else None
+            planned = time.perf_counter()
+            logits_nW = self._forward(plan)
+            ran = time.perf_counter()
+            _find_masks(flat) if masks is None else masks.result()
+            self._score_prompts(plan, logits_nW)
+            self._draw(flat, logits_nW)
+            sampled = time.perf_counter()
+        except Exception as error:  # noqa: BLE001 - a request's border
+            _log.exception("a step failed")
+            for request in dict.fromkeys(work.sequence.request for work in plan):
+                self.fail(request, error)
+            return []
+        chunks = [chunk for work, group in zip(plan, draws, strict=True) for chunk in self._settle(work, group)]
+        seconds = time.perf_counter() - started
+        self._metrics.count_step(seconds, ran - planned, sampled - ran)
+        if all(work.count == 1 and work.is_last for work in plan):
+            self._drafter.time(sum(lengths), seconds)
+        return chunks
+
+    def close(self) -> None:
+        """End the thread beside the steps."""
+        self._beside.shutdown(wait=False)
+
+    def fail(self, request: Request, error: Exception) -> None:
+        """End a request with an error; its rows are not trusted."""
+        self._metrics.failed += 1
+        for sequence in request.sequences:
+            self._scheduler.remove(sequence, is_sound=False)
+        request.deliver(error)
+
+    def _draws(self, work: Work, row: int) -> list[_Draw]:
+        """Who draws at the end of this work: the sequence, and at a prompt's end all answers to it."""
+        if not work.is_last:
+            return []
+        request = work.sequence.request
+        if request.params.n > len(request.sequences):
+            request.sequences += [work.sequence.sibling(index) for index in range(1, request.params.n)]
+            return [_Draw(sequence, [], row) for sequence in request.sequences]
+        return [_Draw(work.sequence, work.drafts, row)]
+
+    def _forward(self, plan: list[Work]) -> Tensor:
+        tokens: list[int] = []
+        wanted: list[int] = []
+        for work in plan:
+            tokens += work.tokens
+            wanted += range(len(tokens) - work.num_logits, len(tokens))
+        device = self._model.device
+        with torch.inference_mode():
+            batch = Batch.of([len(work.tokens) for work in plan], [work.cache for work in plan], device)
+            logits_nW = self._model.logits_at(torch.tensor(tokens, device=device), batch, wanted)
+        self._metrics.computed_tokens += len(tokens)
+        return logits_nW
+
+    def _score_prompts(self, plan: list[Work], logits_nW: Tensor) -> None:
+        row = 0
+        for work in plan:
+            request = work.sequence.request
+            if work.is_scored and request.params.prompt_logprobs is not None:
+                done = len(request.prompt_logprobs)
+                following = request.prompt[done : done + work.count]
+                rows_nW = logits_nW[row : row + len(following)]
+                counts = [request.params.prompt_logprobs] * len(following)
+                scored = log_probabilities(rows_nW, following, counts, self._tokenizer.vocab_size)
+                pairs = zip(following, scored, strict=True)
+                request.prompt_logprobs += [TokenLogprob(token, logprob, top) for token, (logprob, top) in pairs]
+            row += work.num_logits
+
+    def _draw(self, draws: list[_Draw], logits_nW: Tensor) -> None:
+        """Draw at all places at once."""
+        if not draws:
+            return
+        places = [place for one in draws for place in range(one.row, one.row + len(one.masks))]
+        if places != list(range(len(logits_nW))):
+            logits_nW = logits_nW[places]
+        drawn = draw(logits_nW, [row for one in draws for row in one.rows()], self._tokenizer.vocab_size)
+        for one in draws:
+            count = len(one.masks)
+            one.drawn, drawn = drawn[:count], drawn[count:]
+
+    def _settle(self, work: Work, draws: list[_Draw]) -> list[Chunk]:
+        """Take what was drawn, and let others use the rows that stand."""
+        sequence, request = work.sequence, work.sequence.request
+        done = work.cache.length - len(work.drafts)
+        chunks = [self._accept(one) for one in draws]
+        for one in draws:
+            if one.error is not None:
+                self.fail(request, one.error)
+                return []
+        if work.drafts:
+            accepted = len(chunks[0]) - 1
+            self._drafter.observe(sequence, len(work.drafts), accepted)
+            self._metrics.count_drafts(len(work.drafts), accepted)
+            done += accepted
+        work.cache.length = done
+        assert sequence.rows is not None
+        sequence.rows.share(sequence.tokens)
+        for one, own in zip(draws, chunks, strict=True):
+            if own[-1].finish_reason is None and one.sequence is not sequence:
+                self._scheduler.join(one.sequence, sequence.rows.fork())
+        for one, own in zip(draws, chunks, strict=True):
+            if own[-1].finish_reason is not None:
+                self._finish(one.sequence)
+        flat = [chunk for own in chunks for chunk in own]
+        for chunk in flat:
+            request.deliver(chunk)
+        return flat
+
+    def _accept(self, one: _Draw) -> list[Chunk]:
+        """The first token that was drawn, and each further one whose draft was right."""
+        chunks: list[Chunk] = []
+        for i, drawn in enumerate(one.drawn):
+            if drawn is None:
+                one.error = AssertionError("the model gave logits that are not finite")
+                break
+            try:
+                chunks.append(one.sequence.push(drawn))
+            except RequestError as error:  # the grammar has become too complex to follow
+                one.error = error
+                break
+            is_right = i < len(one.drafts) and one.drafts[i] == drawn.token_id
+            if not is_right or chunks[-1].finish_reason is not None:
+                break
+        self._metrics.generated_tokens += len(chunks)
+        return chunks
+
+    def _finish(self, sequence: Sequence) -> None:
+        self._scheduler.remove(sequence)
+        sequence.request.unfinished -= 1
+        self._metrics.finished += not sequence.request.unfinished
+
+
+def _find_masks(draws: list[_Draw]) -> None:
+    for one in draws:
+        one.find_masks()
