@@ -38,7 +38,7 @@ BUDGET = {
     "kernels": 5560,
     "tokenizer": 1000,
     "checkpoint": 1140,
-    "models": 2260,
+    "models": 2360,
     "engine": 2100,
     "evaluate": 120,
     "server": 600,

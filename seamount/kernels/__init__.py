@@ -23,6 +23,8 @@ from seamount.kernels.reference import (
     packed_mixture,
 )
 
+_FEW_TOKENS = 128  # up to which experts on CUDA take shapes that a graph can capture
+
 
 def _is_canonical(*tensors: Tensor | None) -> bool:
     """Whether all these are on a CPU and of the first's dtype, float32 or bfloat16."""
@@ -83,6 +85,8 @@ def grouped_experts(
 ) -> Tensor:
     """The routed experts' weighted sum, added in the order of the slots: see reference.grouped_experts."""
     inputs = x_TD, expert_TK, weight_TK, gate_up_E2FD, down_EDF
+    if x_TD.is_cuda and len(x_TD) <= _FEW_TOKENS and not autograd.wants_gradient(x_TD, gate_up_E2FD, down_EDF):
+        return reference.static_experts(*inputs)
     if not _is_canonical(x_TD, gate_up_E2FD, down_EDF):
         return reference.grouped_experts(*inputs)
     return autograd.run(grouped.grouped_experts, reference.grouped_experts, *inputs)

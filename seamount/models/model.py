@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from seamount import kernels
 from seamount.errors import ContextOverflow, RequestError
+from seamount.models.graphs import DecodeGraphs
 from seamount.models.parts.batch import Batch
 from seamount.models.parts.layer import Layer, MTPLayer
 from seamount.models.parts.linear import Embedding, Linear, RMSNorm
@@ -32,6 +33,7 @@ class Model(nn.Module):
         self.lm_head = None if spec.tie_word_embeddings else Linear(spec.hidden_size, spec.vocab_size)
         self.mtp = nn.ModuleList(MTPLayer(layer, spec, number) for number, layer in enumerate(spec.mtp_layers))
         self._program: Program | None = None
+        self._graphs = DecodeGraphs(self)
         self._has_chosen = False  # whether `_program` was looked for: weights may be packed after this constructor
 
     @property
@@ -60,7 +62,8 @@ class Model(nn.Module):
     def logits_at(self, tokens_T: Tensor, batch: Batch, wanted: Sequence[int]) -> Tensor:
         """Logits after some of a flat batch's tokens: their places in it, from 0 -> (wanted, W), float32. Caches grow.
 
-        A packed model runs here as one compiled step (see program.py), any other through its modules.
+        A packed model runs here as one compiled step (see program.py), any other through its modules; on CUDA, steps of
+        single tokens are captured as graphs (see graphs.py).
         Errors: RequestError for a place outside the batch; ContextOverflow where a cache is full.
         """
         if not all(0 <= place < len(tokens_T) for place in wanted):
@@ -68,6 +71,8 @@ class Model(nn.Module):
         if (program := self._chosen()) is not None:
             with torch.no_grad():
                 return program.logits(tokens_T, batch, wanted)
+        if self.device.type == "cuda" and not torch.is_grad_enabled() and self._graphs.suits(batch, wanted):
+            return self._graphs.logits(tokens_T, batch)
         return self.head(self.hidden(tokens_T, batch)[list(wanted)])
 
     def step_bytes(self, num_tokens: int, num_logits: int) -> int:

@@ -2,7 +2,7 @@
 
 from seamount.kernels.reference.attention import causal_attention, expanded_latent_attention, latent_attention
 from seamount.kernels.reference.dense import head_linear, linear, log_softmax, rms_norm, sigmoid, swiglu
-from seamount.kernels.reference.experts import grouped_experts
+from seamount.kernels.reference.experts import grouped_experts, static_experts
 from seamount.kernels.reference.packed import (
     packed_feed_forward,
     packed_heads,
@@ -34,6 +34,7 @@ __all__ = [
     "rms_norm",
     "rotate",
     "sigmoid",
+    "static_experts",
     "swiglu",
     "top_tokens",
     "write_rows",

@@ -27,6 +27,7 @@ class Batch:
     positions_T: Tensor
     lengths: tuple[int, ...]
     caches: tuple[Cache, ...] | None = None
+    _pool: Pages | None = None
     _tables: dict[RopeSpec, tuple[Tensor, Tensor]] = field(default_factory=dict)
 
     @classmethod
@@ -50,11 +51,24 @@ class Batch:
         """The next `count` tokens of one cached sequence."""
         return cls.of([count], [cache], device)
 
+    @classmethod
+    def static(cls, positions_B: Tensor, table_BN: Tensor, counts_B: Tensor, pages: Pages) -> "Batch":
+        """One token each of sequences that are described by tensors alone, whose numbers may change between steps."""
+        batch = cls(positions_B, (1,) * len(positions_B), (), pages)
+        batch._paging = table_BN, batch.lengths, (), counts_B
+        return batch
+
     @property
     def pages(self) -> Pages:
         """The pool of the caches."""
-        assert self.caches, "this batch has no caches"
-        return self.caches[0].pages
+        pool = self.caches[0].pages if self.caches else self._pool
+        assert pool is not None, "this batch has no caches"
+        return pool
+
+    @property
+    def is_cached(self) -> bool:
+        """Whether rows are written to pages, and read from them."""
+        return bool(self.caches) or self._pool is not None
 
     @cached_property
     def table_BN(self) -> np.ndarray:
@@ -85,7 +99,7 @@ class Batch:
     def sequences(self, layer: int, rows_TX: Tensor) -> Iterator[tuple[slice, Tensor]]:
         """For each sequence, its tokens' place in the batch and all rows that its attention reads."""
         start = 0
-        cached = self.write(layer, rows_TX) if self.caches else None
+        cached = self.write(layer, rows_TX) if self.is_cached else None
         for number, length in enumerate(self.lengths):
             place = slice(start, start + length)
             yield place, rows_TX[place] if cached is None else cached.sequence(number)

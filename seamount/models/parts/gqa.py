@@ -36,7 +36,7 @@ class GroupedQueryAttention(nn.Module):
         cos_TR, sin_TR = batch.rope(spec.rope)
         qk_THN = kernels.rotate(qk_THN, cos_TR, sin_TR, interleaved=spec.rope.interleaved)
         rows_TX = torch.cat((qk_THN[:, H:], v_TGN), dim=1).flatten(1)
-        if batch.caches:
+        if batch.is_cached:
             rows = batch.write(self.layer, rows_TX)
             return self.o_proj(kernels.paged_causal_attention(qk_THN[:, :H], rows, G, spec.softmax_scale).flatten(1))
         parts = []

@@ -63,7 +63,7 @@ class LatentAttention(nn.Module):
     def _absorbed(self, q_nope_THN: Tensor, q_rope_THR: Tensor, rows_TQ: Tensor, batch: Batch) -> Tensor:
         spec = self.spec
         q_THQ = torch.cat((self._query_to_latent(q_nope_THN), q_rope_THR), dim=-1)
-        if batch.caches:
+        if batch.is_cached:
             rows = batch.write(self.layer, rows_TQ)
             return self._latent_to_value(
                 kernels.paged_latent_attention(q_THQ, rows, spec.kv_lora_rank, spec.softmax_scale)
