@@ -35,7 +35,7 @@ from seamount.kernels.packing import Packed
 from seamount.models import Model
 from seamount.models.packed import packed_weights
 from seamount.models.parts.batch import Batch
-from seamount.models.parts.pages import new_caches
+from seamount.models.parts.pages import PageLayout, new_caches
 from seamount.models.spec import MoESpec
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -81,8 +81,8 @@ def resident() -> dict[str, int]:
 class Ours:
     """The cases on a packed model, under the simple loop: `Model.logits_at`."""
 
-    def __init__(self, model: Model) -> None:
-        self.model = model
+    def __init__(self, model: Model, layout: PageLayout) -> None:
+        self.model, self.layout = model, layout
         self._random = torch.Generator().manual_seed(0)
 
     def _tokens(self, count: int) -> torch.Tensor:
@@ -90,7 +90,7 @@ class Ours:
 
     def _filled(self, count: int, room: int) -> Any:
         """A cache that holds so many tokens."""
-        cache = self.model.new_cache(count + room)
+        cache = new_caches(self.layout, [count + room], self.model.device)[0]
         self._fill(cache, count)
         return cache
 
@@ -103,7 +103,7 @@ class Ours:
         """512 tokens, logits of the last."""
         rates = []
         for _ in range(rounds + 1):
-            cache, tokens_T = self.model.new_cache(PREFILL), self._tokens(PREFILL)
+            (cache,), tokens_T = new_caches(self.layout, [PREFILL], self.model.device), self._tokens(PREFILL)
             started = time.perf_counter()
             self.model.logits_at(tokens_T, Batch.following(PREFILL, cache, self.model.device), [PREFILL - 1])
             rates.append(PREFILL / (time.perf_counter() - started))
@@ -130,7 +130,7 @@ class Ours:
         """16 streams behind short prompts, in sum."""
         steps, rates = 16, []
         room = [PROMPT + steps * (rounds + 1)] * STREAMS
-        caches = new_caches(self.model.page_layout, room, self.model.device)
+        caches = new_caches(self.layout, room, self.model.device)
         for cache in caches:
             self._fill(cache, PROMPT)
         for _ in range(rounds + 1):
@@ -150,7 +150,7 @@ class Ours:
             used = rate * 2 * active_weights(self.model)
         else:
             count = STREAMS if name == "streams" else 1
-            rows = count * length * sum(layer.attention.cache_dim for layer in self.model.spec.layers) * 2
+            rows = count * length * sum(self.layout.row_bytes)
             used = rate / count * (weight_bytes(self.model, count) + rows)
         return {
             "tokens_per_second": rate, "lowest": min(rates), "highest": max(rates), "rounds": rates, "used": used,
@@ -164,7 +164,7 @@ def run_ours(arguments: argparse.Namespace) -> dict[str, Any]:
     model = seamount.load(arguments.model, quantize=arguments.quantize)
     loaded = time.perf_counter() - started
     assert any(isinstance(weight, Packed) for _, weight in packed_weights(model)), f"{arguments.model} is not packed"
-    side = Ours(model)
+    side = Ours(model, model.compressed_layout if arguments.compressed_rows else model.page_layout)
     with torch.inference_mode():
         cases = {name: side.measure(name, arguments.rounds) for name in arguments.cases}
     packed = sum(weight.nbytes for _, weight in packed_weights(model))
@@ -198,6 +198,8 @@ def compare(arguments: argparse.Namespace) -> dict[str, Any]:
     ours = [sys.executable, __file__, "--alone", "--model", arguments.model, *common]
     if arguments.quantize:
         ours += ["--quantize", arguments.quantize]
+    if arguments.compressed_rows:
+        ours.append("--compressed-rows")
     sides: dict[str, Callable[[], dict[str, Any]]] = {"ours": lambda: last_line(ours)}
     peer = arguments.peers / "llama" / "bin" / "python"
     if arguments.gguf and peer.exists():
@@ -235,6 +237,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--model", default="embedded", help="a packed directory, or embedded")
     parser.add_argument("--quantize", help="for a model that is not packed; for embedded int4, or gguf: as its file is")
+    parser.add_argument("--compressed-rows", action="store_true", help="cached rows of our side as int8 with scales")
     parser.add_argument("--name", default="", help="how the result calls the model")
     parser.add_argument("--gguf", help="llama.cpp's model; for embedded its own file")
     parser.add_argument("--peers", type=Path, default=ROOT / ".peers")

@@ -1,6 +1,6 @@
 """What each weight format costs in quality: error of the weights, and perplexity and divergence of the embedded model.
 
-    python bench/quality.py [--ggml libggml-base.so] [--tokens 1024] [--only NAME]... [--synthetic]
+    python bench/quality.py [--ggml libggml-base.so] [--tokens 1024] [--only NAME]... [--synthetic | --rows]
 
 Every product takes quantised weights and quantised activations, in float32 otherwise, so that nothing but the format
 counts: ours with one scale for a token's activations, llama.cpp's types with one for each 32 numbers, as it computes
@@ -10,7 +10,9 @@ as llama.cpp has it.
 Divergence is the mean of KL(unquantised || quantised) over all positions, in nats: far less noisy than perplexity.
 The embedded model's stored weights are Q4_1 themselves, with groups of 32 inputs; encoding them so again is free, and
 is no measure of that type. Only the row "as stored" runs the packed kernels themselves, bfloat16 in attention included,
-on the file's own weights (quantize="gguf"). The last line is one JSON document.
+on the file's own weights (quantize="gguf"). With --rows it is the cached rows that differ, not the weights: bfloat16,
+and int8 with scales (RowFormat), on the embedded model in float32, and for attention alone on random rows of V3's
+shape. The last line is one JSON document.
 """
 
 import argparse
@@ -30,8 +32,10 @@ from torch.nn import functional
 import seamount
 from seamount import kernels
 from seamount.evaluate import shipped_texts
-from seamount.kernels import packing
+from seamount.kernels import RowFormat, packing
 from seamount.models import Model
+from seamount.models.parts.batch import Batch
+from seamount.models.parts.pages import PageLayout, new_caches
 
 WINDOW = 512
 LLAMA_BITS = {"Q4_0": 4.5, "Q4_1": 5.0, "IQ4_NL": 4.5, "IQ4_XS": 4.25, "Q6_K": 6.5625, "Q8_0": 8.5}
@@ -184,13 +188,70 @@ def encoded(model: Model, weights: Encoded, case: Case) -> Iterator[None]:
             module.weight = weights.plain[name]
 
 
+def whole(model: Model) -> Callable[[Tensor], Tensor]:
+    """Logits (T, W) of tokens (T)."""
+    return lambda tokens_T: model.logits(tokens_T[None])[0]
+
+
+def over(model: Model, layout: PageLayout) -> Callable[[Tensor], Tensor]:
+    """The same with cached rows as the layout has them."""
+
+    def run(tokens_T: Tensor) -> Tensor:
+        batch = Batch.of([len(tokens_T)], new_caches(layout, [len(tokens_T)], model.device), model.device)
+        return model.logits_at(tokens_T, batch, range(len(tokens_T)))
+
+    return run
+
+
+def rows_quality(model: Model, windows: list[Tensor], wanted: list[Tensor]) -> dict[str, dict[str, float]]:
+    """What formats of cached rows cost, printed and returned."""
+    layouts = {
+        "bfloat16": PageLayout(model.page_layout.dims, torch.bfloat16),
+        "compressed": model.compressed_layout,
+    }
+    found = {"float32": measure(whole(model), windows, wanted) | {"bytes": sum(model.page_layout.row_bytes)}}
+    for name, layout in layouts.items():
+        found[name] = measure(over(model, layout), windows, wanted) | {"bytes": sum(layout.row_bytes)}
+    for name, shown in found.items():
+        figures = f"perplexity {shown['perplexity']:.4f}, divergence {shown['divergence']:.7f}"
+        print(f"embedded, rows of {name:<12}{shown['bytes']:>8} bytes a token, {figures}", flush=True)
+    for kind, errors in attention_errors().items():
+        print(f"attention, latents {kind:<16}", *(f"{name} {error:.3%} " for name, error in errors.items()), flush=True)
+        found[f"attention, latents {kind}"] = errors
+    return found
+
+
+def attention_errors() -> dict[str, dict[str, float]]:
+    """Error of MLA's attention, before the values' projection, by the format of its rows: |o' - o| / |o|, in float64.
+
+    Rows are 2,048 of V3's shape, normed latents of several kinds; queries make scores of a deviation of 2.
+    """
+    S, H, C, R = 2048, 128, 512, 64
+    format, generator = RowFormat(C + R, C, 128), torch.Generator().manual_seed(0)
+    found: dict[str, dict[str, float]] = {}
+    for kind, weight in synthetic().items():
+        latent_SC = weight.flatten()[: S * C].view(S, C)
+        latent_SC = latent_SC / latent_SC.square().mean(-1, keepdim=True).sqrt()
+        rows_SQ = torch.cat((latent_SC, torch.randn(S, R, generator=generator)), dim=1)
+        q_1HQ = torch.randn(1, H, C + R, generator=generator)
+        scores_SH = rows_SQ @ q_1HQ[0].T
+        q_1HQ = q_1HQ * (2 / scores_SH.std(0))[None, :, None]
+        results = [
+            kernels.latent_attention(q_1HQ.double(), rows.double(), C, 1.0)
+            for rows in (rows_SQ, rows_SQ.bfloat16(), format.decode(format.encode(rows_SQ), torch.bfloat16))
+        ]
+        errors = [float((result - results[0]).norm() / results[0].norm()) for result in results[1:]]
+        found[kind] = dict(zip(("bfloat16", "compressed"), errors, strict=True))
+    return found
+
+
 @torch.inference_mode()
-def measure(model: Model, windows: list[Tensor], wanted: list[Tensor]) -> dict[str, float]:
+def measure(run: Callable[[Tensor], Tensor], windows: list[Tensor], wanted: list[Tensor]) -> dict[str, float]:
     """Perplexity and divergence over all windows; `wanted` are the unquantised model's log-probabilities."""
     nats = divergence = 0.0
     count = 0
     for tokens_T, wanted_TW in zip(windows, wanted, strict=True):
-        log_TW = model.logits(tokens_T[None])[0].log_softmax(-1)
+        log_TW = run(tokens_T).log_softmax(-1)
         nats -= float(log_TW[:-1].gather(1, tokens_T[1:, None]).double().sum())
         divergence += float((wanted_TW.exp() * (wanted_TW - log_TW)).sum(-1).double().sum())
         count += len(tokens_T)
@@ -219,6 +280,7 @@ def main() -> None:
     parser.add_argument("--ggml", help="llama.cpp's libggml-base, to encode its types")
     parser.add_argument("--tokens", type=int, default=1024, help="of each of two texts")
     parser.add_argument("--only", action="append", help="a row's name; may be repeated")
+    parser.add_argument("--rows", action="store_true", help="formats of cached rows instead of weights")
     parser.add_argument("--synthetic", action="store_true", help="errors of synthetic weights only")
     arguments = parser.parse_args()
     library = ctypes.CDLL(arguments.ggml) if arguments.ggml else None
@@ -245,18 +307,25 @@ def main() -> None:
         for window_T in torch.tensor(model.tokenizer.encode(text.content)[: arguments.tokens]).split(WINDOW)
     ]
     with torch.inference_mode():
-        wanted = [model.logits(tokens_T[None])[0].log_softmax(-1) for tokens_T in windows]
-    results["unquantised"] = measure(model, windows, wanted)
+        wanted = [whole(model)(tokens_T).log_softmax(-1) for tokens_T in windows]
+    if arguments.rows:
+        print(json.dumps({"bench": "quality", "rows": rows_quality(model, windows, wanted)}))
+        return
+    results["unquantised"] = measure(whole(model), windows, wanted)
     print(f"{'format':<32}{'bits':>6}{'weight error':>14}{'perplexity':>12}{'divergence':>12}")
     print(f"{'unquantised':<32}{32:>6}{0:>14.3%}{results['unquantised']['perplexity']:>12.4f}{0:>12.5f}")
     weights = Encoded(model)
     for name, case in rows.items():
         if case is None:
             stored = seamount.load("embedded", quantize="gguf")
-            results[name] = {"bits": STORED_BITS, "weight_error": 0.0, **measure(stored, windows, wanted)}
+            results[name] = {"bits": STORED_BITS, "weight_error": 0.0, **measure(whole(stored), windows, wanted)}
         else:
             with encoded(model, weights, case):
-                results[name] = {"bits": case.bits, "weight_error": weights.error, **measure(model, windows, wanted)}
+                results[name] = {
+                    "bits": case.bits,
+                    "weight_error": weights.error,
+                    **measure(whole(model), windows, wanted),
+                }
         shown = results[name]
         figures = f"{shown['weight_error']:>14.3%}{shown['perplexity']:>12.4f}{shown['divergence']:>12.5f}"
         print(f"{name:<32}{shown['bits']:>6}{figures}", flush=True)

@@ -35,10 +35,10 @@ UNIT_OF_FILE = {"errors": "base", "config": "base", "device": "base", "__init__"
 # Lines of code, without blanks, comments and docstrings. Raising a number needs a reason in the commit that does it.
 BUDGET = {
     "base": 130,
-    "kernels": 5560,
+    "kernels": 5760,
     "tokenizer": 1000,
     "checkpoint": 1140,
-    "models": 2360,
+    "models": 2390,
     "engine": 2100,
     "evaluate": 120,
     "server": 600,

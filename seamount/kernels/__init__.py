@@ -22,6 +22,7 @@ from seamount.kernels.reference import (
     packed_heads,
     packed_mixture,
 )
+from seamount.kernels.row_format import RowFormat
 
 _FEW_TOKENS = 128  # up to which experts on CUDA take shapes that a graph can capture
 
@@ -30,6 +31,11 @@ def _is_canonical(*tensors: Tensor | None) -> bool:
     """Whether all these are on a CPU and of the first's dtype, float32 or bfloat16."""
     dtype = torch.float32 if tensors[0] is None or tensors[0].dtype is torch.float32 else torch.bfloat16
     return all(tensor is None or (tensor.dtype is dtype and tensor.is_cpu) for tensor in tensors)
+
+
+def _is_paged(x: Tensor, rows: PagedRows) -> bool:
+    """Whether the canonical kernels read and write these rows for `x`."""
+    return _is_canonical(x) and (rows.pages_PSX.is_cpu if rows.format else _is_canonical(x, rows.pages_PSX))
 
 
 def linear(x_TD: Tensor, weight_FD: Tensor | Packed, bias_F: Tensor | None = None) -> Tensor:
@@ -118,19 +124,19 @@ def latent_attention(q_THQ: Tensor, rows_SQ: Tensor, latent_dim: int, scale: flo
 
 def write_rows(rows: PagedRows, rows_TX: Tensor) -> None:
     """Store a batch's new rows in their pages: see reference.write_rows."""
-    module = cached_rows if _is_canonical(rows_TX, rows.pages_PSX) else reference
+    module = cached_rows if _is_paged(rows_TX, rows) else reference
     module.write_rows(rows, rows_TX)
 
 
 def paged_causal_attention(q_THN: Tensor, rows: PagedRows, groups: int, scale: float) -> Tensor:
     """Grouped-query attention of every sequence of a batch, without gradients: see reference.paged_causal_attention."""
-    module = attention_ops if _is_canonical(q_THN, rows.pages_PSX) else reference
+    module = attention_ops if _is_paged(q_THN, rows) else reference
     return module.paged_causal_attention(q_THN, rows, groups, scale)
 
 
 def paged_latent_attention(q_THQ: Tensor, rows: PagedRows, latent_dim: int, scale: float) -> Tensor:
     """MLA's absorbed form for every sequence of a batch, without gradients: see reference.paged_latent_attention."""
-    module = attention_ops if _is_canonical(q_THQ, rows.pages_PSX) else reference
+    module = attention_ops if _is_paged(q_THQ, rows) else reference
     return module.paged_latent_attention(q_THQ, rows, latent_dim, scale)
 
 
@@ -155,6 +161,7 @@ __all__ = [
     "Draw",
     "Packed",
     "PagedRows",
+    "RowFormat",
     "causal_attention",
     "checksum",
     "draw_tokens",

@@ -124,6 +124,15 @@ class Model(nn.Module):
         """What a page of cached rows holds."""
         return PageLayout([layer.attention.cache_dim for layer in self.spec.layers], self.dtype)
 
+    @property
+    def compressed_layout(self) -> PageLayout:
+        """The same with compressed rows: int8, but for MLA's rotated key.
+
+        Errors: ConfigError for a latent or a head of a width that 16 does not divide.
+        """
+        formats = [layer.attention.row_format for layer in self.spec.layers]
+        return PageLayout([form.dim for form in formats], self.dtype, formats)
+
     def new_cache(self, capacity: int) -> Cache:
         """An empty cache for one sequence of at most `capacity` tokens.
 

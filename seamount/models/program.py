@@ -102,7 +102,11 @@ class Program:
         pages = batch.pages
         bases_L = np.array([pages.address(layer) for layer in range(len(spec.layers))], np.int64)
         sequence_T = np.repeat(np.arange(len(batch.lengths)), batch.lengths)
-        self._layers[:, layer_record("page_bytes")] = pages.layout.nbytes
+        layout = pages.layout
+        self._layers[:, layer_record("page_bytes")] = layout.nbytes
+        self._layers[:, layer_record("row_bytes")] = layout.row_bytes
+        self._layers[:, layer_record("compressed")] = [form.compressed if form else 0 for form in layout.formats]
+        self._layers[:, layer_record("row_group")] = [form.group if form else 0 for form in layout.formats]
         for number, rope in enumerate(self._ropes):
             cos_TR, sin_TR = batch.rope(rope)
             self._layers[number, layer_record("rope_cos")] = cos_TR.data_ptr()
@@ -151,7 +155,6 @@ class Program:
         put("scale", float_bits(spec.attention.softmax_scale))
         put("heads", spec.attention.num_attention_heads)
         put("is_interleaved", spec.attention.rope.interleaved)
-        put("row_bytes", spec.attention.cache_dim * 2)
         if isinstance(spec.attention, MLASpec):
             self._latent(module.self_attn, spec.attention, put)
         else:

@@ -7,8 +7,10 @@ ModelSpec
 """
 
 from dataclasses import dataclass, field
+from math import gcd
 from typing import Literal
 
+from seamount.kernels import RowFormat
 from seamount.models.parts.rope import RopeSpec
 
 
@@ -35,6 +37,11 @@ class GQASpec:
     def cache_dim(self) -> int:
         """Numbers that the cache keeps per token: all keys and values."""
         return 2 * self.num_key_value_heads * self.head_dim
+
+    @property
+    def row_format(self) -> RowFormat:
+        """How a compressed row is stored: a scale for each head's key and value. Errors: see RowFormat."""
+        return RowFormat(self.cache_dim, self.cache_dim, self.head_dim)
 
     @property
     def mha_cache_dim(self) -> int:
@@ -70,6 +77,11 @@ class MLASpec:
     def cache_dim(self) -> int:
         """Numbers that the cache keeps per token: the latent and the one rotated key."""
         return self.kv_lora_rank + self.qk_rope_head_dim
+
+    @property
+    def row_format(self) -> RowFormat:
+        """How a compressed row is stored: the rotated key keeps bfloat16. Errors: see RowFormat."""
+        return RowFormat(self.cache_dim, self.kv_lora_rank, gcd(self.kv_lora_rank, 128))
 
     @property
     def mha_cache_dim(self) -> int:

@@ -11,7 +11,8 @@ from test_canonical import DTYPES, THREADS, Threads, same, values
 from torch import Tensor
 
 from seamount import kernels
-from seamount.kernels import PagedRows, reference
+from seamount.errors import ConfigError
+from seamount.kernels import PagedRows, RowFormat, reference
 from seamount.kernels.paged import PAGE
 
 KINDS = ["latent", "grouped"]
@@ -38,7 +39,7 @@ def sequences(case: Case, kind: str, dtype: torch.dtype) -> tuple[list[Tensor], 
     return queries, [values(count, case.width(kind), dtype=dtype, seed=2 * b + 1) for b, (_, count) in each]
 
 
-def pages_for(case: Case, kind: str, dtype: torch.dtype) -> PagedRows:
+def pages_for(case: Case, kind: str, dtype: torch.dtype, format: RowFormat | None = None) -> PagedRows:
     """Empty pages, in a random order, of the second of three layers that share a page; all is poisoned."""
     needed = [-(-count // PAGE) for count in case.counts]
     B, N, X = len(needed), max(needed) + 1, case.width(kind)
@@ -48,7 +49,9 @@ def pages_for(case: Case, kind: str, dtype: torch.dtype) -> PagedRows:
     for b, count in enumerate(needed):
         table_BN[b, :count], rest = rest[:count], rest[count:]
     pool = torch.full((len(order), 3, PAGE, X), float("nan"), dtype=dtype)
-    return PagedRows(pool[:, 1], table_BN, case.lengths, case.counts, torch.tensor(case.counts))
+    if format is not None:
+        pool = torch.full((len(order), 3, PAGE, format.nbytes), 255, dtype=torch.uint8)
+    return PagedRows(pool[:, 1], table_BN, case.lengths, case.counts, torch.tensor(case.counts), format)
 
 
 def filled(case: Case, rows: PagedRows, rows_of: list[Tensor], module: object = kernels) -> PagedRows:
@@ -60,7 +63,7 @@ def filled(case: Case, rows: PagedRows, rows_of: list[Tensor], module: object = 
         if not chosen:
             continue
         lengths, counts = tuple(stop[b] - start[b] for b in chosen), tuple(stop[b] for b in chosen)
-        part = PagedRows(rows.pages_PSX, rows.table_BN[chosen], lengths, counts, torch.tensor(counts))
+        part = PagedRows(rows.pages_PSX, rows.table_BN[chosen], lengths, counts, torch.tensor(counts), rows.format)
         module.write_rows(part, torch.cat([rows_of[b][start[b] : stop[b]] for b in chosen]))
     return rows
 
@@ -169,3 +172,67 @@ def test_single_tokens_read_counts_from_their_tensor() -> None:
         stale = PagedRows(rows.pages_PSX, rows.table_BN, case.lengths, (1, 1), rows.counts_B)
         for ours, theirs in zip(*(paged(case, kind, reference, queries, r) for r in (stale, rows)), strict=True):
             assert torch.equal(ours, theirs)
+
+
+def format_for(case: Case, kind: str) -> RowFormat:
+    """Most of a latent row, or all of a row of heads."""
+    if kind == "latent":
+        group = 16 if case.N < 100 else 48
+        return RowFormat(case.N, case.N // group * group, group)
+    return RowFormat(case.width(kind), case.width(kind), case.N)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("kind", KINDS)
+@given(case=cases(), N=st.sampled_from([16, 48, 112]))
+@settings(max_examples=8, deadline=None)
+def test_compressed_rows_give_the_bits_of_what_they_decode_to(
+    dtype: torch.dtype, kind: str, case: Case, N: int
+) -> None:
+    case = case._replace(N=N)
+    format, (queries, rows_of) = format_for(case, kind), sequences(case, kind, dtype)
+    stored = filled(case, pages_for(case, kind, dtype, format), rows_of)
+    specified = filled(case, pages_for(case, kind, dtype, format), rows_of, reference)
+    assert torch.equal(stored.pages_PSX, specified.pages_PSX)
+    decoded = [format.decode(format.encode(own), dtype) for own in rows_of]
+    expected = [alone(case, kind, kernels)(q, own) for q, own in zip(queries, decoded, strict=True)]
+    exact = paged(case, kind, reference, [q.double() for q in queries], specified)
+    for threads in THREADS:
+        with Threads(threads):
+            results = paged(case, kind, kernels, queries, stored)
+            for ours, theirs in zip(results, expected, strict=True):
+                assert same(ours, theirs)
+    if dtype is torch.float32:
+        for ours, theirs in zip(results, exact, strict=True):
+            torch.testing.assert_close(ours.double(), theirs, rtol=2e-6, atol=2e-6)
+
+
+def test_a_compressed_number_is_off_by_half_a_step_at_most() -> None:
+    format = RowFormat(576, 512, 128)
+    assert format.nbytes == 656
+    rows_TX = values(40, 576, dtype=torch.float32) * torch.logspace(-33, 5, 40)[:, None]
+    rows_TX[7] = 0
+    decoded_TX = format.decode(format.encode(rows_TX), torch.float32)
+    step_TG = rows_TX[:, :512].unflatten(1, (4, 128)).abs().amax(-1).clamp(min=1e-30) / 127
+    error_TG = (decoded_TX - rows_TX)[:, :512].unflatten(1, (4, 128)).abs().amax(-1)
+    assert (error_TG <= 0.5001 * step_TG).all()
+    assert torch.equal(decoded_TX[:, 512:], rows_TX[:, 512:].bfloat16().float())
+
+
+@pytest.mark.parametrize("module", [kernels, reference])
+@pytest.mark.parametrize("odd", [float("nan"), float("inf"), float("-inf")])
+def test_what_is_no_finite_number_is_not_hidden_by_compression(module: object, odd: float) -> None:
+    case = Case((3,), (3,), 1, 1, 48)
+    rows = pages_for(case, "latent", torch.float32, RowFormat(48, 32, 16))
+    rows_SX = values(3, 48, dtype=torch.float32)
+    rows_SX[1, 20] = odd
+    module.write_rows(rows, rows_SX)
+    decoded_SX = rows.sequence(0, torch.float32)
+    assert decoded_SX[1, 16:32].isnan().all()
+    assert int(decoded_SX.isnan().sum()) == 16
+    assert paged(case, "latent", module, [values(3, 1, 48, dtype=torch.float32)], rows)[0][1:].isnan().any()
+
+
+def test_a_width_that_vectors_do_not_fill_is_refused() -> None:
+    with pytest.raises(ConfigError, match="groups of 24"):
+        RowFormat(48, 48, 24)

@@ -34,7 +34,7 @@ def _segment(arguments, phase, worker, workers):
         argument(arguments, 5), argument(arguments, 6), argument(arguments, 7), argument(arguments, 8),
         argument(arguments, 9), argument(arguments, 10), bits_to_float(argument(arguments, 11)),
         argument(arguments, 12), argument(arguments, 13), argument(arguments, 14), argument(arguments, 15),
-        argument(arguments, 16),
+        argument(arguments, 16), 0, 0,
     )  # fmt: skip
     release_tiles()
 

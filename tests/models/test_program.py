@@ -20,7 +20,7 @@ from seamount.kernels.cpu.target import TARGET, available_paths
 from seamount.models import initialise, presets
 from seamount.models.model import Model
 from seamount.models.parts.batch import Batch
-from seamount.models.parts.pages import Cache, Pages
+from seamount.models.parts.pages import Cache, Pages, new_caches
 from seamount.models.program import Program, supports
 
 PRESETS = ("tiny-llama", "tiny-qwen2", "tiny-qwen3", "tiny-moe", "tiny-v2-lite", "tiny-v2", "tiny-v3")
@@ -63,6 +63,53 @@ def test_equals_the_modules_path(models: dict[tuple[str, str], Model], preset: s
     # A router's choice between two experts that are nearly equal may then fall otherwise for a token or two.
     assert error_T.sort().values[-4] < 0.03
     assert error_T.max() < 0.3
+
+
+@pytest.mark.parametrize("preset", ["tiny-llama", "tiny-qwen3", "tiny-v2-lite", "tiny-v3"])
+@settings(max_examples=8, deadline=None)
+@given(data=st.data())
+def test_compressed_rows_keep_the_bits_of_every_cut_and_company(
+    models: dict[tuple[str, str], Model], preset: str, data: st.DataObject
+) -> None:
+    """Two sequences in steps of any sizes over scattered, poisoned pages; each alone in one step."""
+    model, order, lengths = models[preset, "int8"], data.draw(st.permutations(range(6))), (150, 70)
+    pages = Pages(model.compressed_layout, 6, model.device)
+    pages.memory.fill_(255)
+    caches = [Cache(pages, order[:3]), Cache(pages, order[3:])]
+    sequences = [tokens_of(model, length, seed) for seed, length in enumerate(lengths)]
+    parts: list[list[torch.Tensor]] = [[], []]
+    while caches[0].length < 150:
+        counts = [data.draw(st.integers(1, 90)) for _ in caches]
+        taken = [tokens_T[cache.length :][:n] for tokens_T, cache, n in zip(sequences, caches, counts, strict=True)]
+        live = [number for number in (0, 1) if len(taken[number])]
+        sizes = [len(taken[number]) for number in live]
+        batch = Batch.of(sizes, [caches[number] for number in live], model.device)
+        logits = model.logits_at(torch.cat(taken), batch, range(sum(sizes))).split(sizes)
+        for number, logits_TW in zip(live, logits, strict=True):
+            parts[number].append(logits_TW)
+    for tokens_T, mine in zip(sequences, parts, strict=True):
+        cache = new_caches(model.compressed_layout, [len(tokens_T)], model.device)[0]
+        count = sum(map(len, mine))
+        batch = Batch.following(count, cache, model.device)
+        assert torch.equal(model.logits_at(tokens_T[:count], batch, range(count)), torch.cat(mine))
+
+
+@pytest.mark.parametrize("preset", PRESETS)
+def test_compressed_rows_are_the_same_rows_less_exactly(models: dict[tuple[str, str], Model], preset: str) -> None:
+    model, modules = models[preset, "int8"], models[preset, "int8 in float32"]
+    tokens_T = tokens_of(model, 90)
+    with torch.no_grad():
+        logits = [
+            each.logits_at(tokens_T, Batch.of([90], new_caches(layout, [90], each.device), each.device), range(90))
+            for each, layout in (
+                (modules, modules.page_layout),
+                (model, model.compressed_layout),
+                (modules, modules.compressed_layout),
+            )
+        ]
+    for other_TW in logits[1:]:
+        error_T = (other_TW - logits[0]).norm(dim=-1) / logits[0].norm(dim=-1)
+        assert 0 < error_T.sort().values[-4] < 0.05
 
 
 @pytest.mark.parametrize("preset", PRESETS)
@@ -223,11 +270,12 @@ def test_fewer_threads_change_no_bit_and_end(models: dict[tuple[str, str], Model
 
 def digest(model: Model) -> bytes:
     """Logits of a few batches, as bytes."""
-    cache = model.new_cache(40)
+    compressed = new_caches(model.compressed_layout, [40], model.device)[0]
     parts = [whole(model, tokens_of(model, 21))]
-    for start in range(0, 6, 2):
-        batch = Batch.following(2, cache, model.device)
-        parts.append(model.logits_at(tokens_of(model, 6)[start : start + 2], batch, range(2)))
+    for cache in (model.new_cache(40), compressed):
+        for start in range(0, 6, 2):
+            batch = Batch.following(2, cache, model.device)
+            parts.append(model.logits_at(tokens_of(model, 6)[start : start + 2], batch, range(2)))
     return torch.cat(parts).numpy().tobytes()
 
 

@@ -18,6 +18,7 @@ Source: online softmax, arXiv 1805.02867; split along the keys, Flash-Decoding (
 import numpy as np
 
 from seamount.kernels.cpu.compiling import inlined, inner
+from seamount.kernels.cpu.compressed_rows import decode
 from seamount.kernels.cpu.rowwise import exp
 from seamount.kernels.cpu.softmax import falling_exp, store_weights
 from seamount.kernels.cpu.target import TARGET
@@ -202,6 +203,19 @@ def _copy_rows(source, stride, rows, dim, out, out_stride):
 
 
 @inner
+def _readable(place, row_bytes, rows, at, dim, whole, compressed, row_group, copy, copy_stride, later):
+    """Where tiles may read `dim` numbers of each row of a page, and the stride: in the page or, if need be, a copy."""
+    apart()
+    if compressed != 0:
+        decode(place, row_bytes, rows, at // 2, dim, compressed, row_group, True, copy, copy_stride, later)
+        return copy, copy_stride
+    if rows < PAGE or dim % whole != 0:
+        _copy_rows(place + at, row_bytes, rows, dim, copy, copy_stride)
+        return copy, copy_stride
+    return place + at, row_bytes
+
+
+@inner
 def pack_queries(q, count, heads, token_stride, head_stride, dim, scratch, out):
     """Columns side by side: out (dim / 32, 16 pairs, 16 columns, 2) bfloat16 from rows of `dim` (a multiple of 32).
 
@@ -317,6 +331,8 @@ def segment(
     states,
     state_step,
     scratch,
+    compressed,
+    row_group,
 ):
     """The states of some groups of sixteen columns after the rows first .. last - 1; `first` is a multiple of 64.
 
@@ -324,6 +340,7 @@ def segment(
     `key_at`, its value at `value_at`. groups: up to MOST_GROUPS. limits (groups, 16) int32: the rows that each column
     sees, 0 for a column without a query. queries: of each group, `query_step` bytes apart, what pack_queries
     wrote. states: written from the start, `state_step` bytes apart, but left alone for a group that sees no row here.
+    compressed, row_group: of the rows' RowFormat, 0 for none; key and value begin as they would in bfloat16.
     """
     apart()
     tiles = _padded(key_dim, 32) // 32
@@ -338,21 +355,16 @@ def segment(
     for start in range(first, last, PAGE):
         place = base + read_int64(pages + start // PAGE * 8) * page_bytes
         rows = min(PAGE, last - start)
-        keys = place + key_at
-        key_stride = row_bytes
-        values = place + value_at
-        value_stride = row_bytes
-        if rows < PAGE or key_dim % 32 != 0:
-            _copy_rows(keys, row_bytes, rows, key_dim, key_copy, tiles * 64)
-            keys = key_copy
-            key_stride = tiles * 64
-        if key_at == value_at and value_dim <= key_dim and value_dim % 16 == 0:
-            values = keys
-            value_stride = key_stride
-        elif rows < PAGE or value_dim % 16 != 0:
-            value_stride = _padded(width * 2, 64)
-            _copy_rows(values, row_bytes, rows, value_dim, value_copy, value_stride)
-            values = value_copy
+        later = base + read_int64(pages + min(start + PAGE, last - 1) // PAGE * 8) * page_bytes
+        keys, key_stride = _readable(
+            place, row_bytes, rows, key_at, key_dim, 32, compressed, row_group, key_copy, tiles * 64, later
+        )
+        values, value_stride = keys, key_stride
+        if key_at != value_at or value_dim > key_dim or value_dim % 16 != 0:
+            values, value_stride = _readable(
+                place, row_bytes, rows, value_at, value_dim, 16, compressed, row_group, value_copy,
+                _padded(width * 2, 64), later,
+            )  # fmt: skip
         # All groups take 32 rows before the next 32, which are more bytes than a group's queries.
         for row in range(0, rows, HALF):
             for group in range(groups):

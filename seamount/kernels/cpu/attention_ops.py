@@ -17,6 +17,7 @@ from seamount.kernels.cpu import attention, float32
 from seamount.kernels.cpu.attention import COLUMNS, PAGE, SEGMENT, begin, finish, fold, pack_queries
 from seamount.kernels.cpu.bfloat16 import CONFIGURATIONS
 from seamount.kernels.cpu.cached_rows import Places, in_one_piece, in_pages
+from seamount.kernels.cpu.compressed_rows import decode
 from seamount.kernels.cpu.dense import counters, next_unit
 from seamount.kernels.cpu.launch import all_workers, argument, launch
 from seamount.kernels.cpu.partial import load_part, load_some_floats, store_part
@@ -51,8 +52,8 @@ _ALL = 1 << 40  # more segments than a sequence has
 (
     IS_BFLOAT16, Q, OUT, HEADS, GROUPS, KEY_DIM, QUERY_DIM, VALUE_DIM, BASE, PAGE_BYTES, ROW_BYTES, VALUE_AT,
     KEY_STEP, VALUE_STEP, SCALE, TABLE, TABLE_STEP, UNITS, CONFIGURATION, COUNTERS, STATES, STATE_BYTES, SEGMENTS,
-    SEQUENCES,
-) = range(24)  # fmt: skip
+    COMPRESSED, ROW_GROUP, SEQUENCES,
+) = range(26)  # fmt: skip
 # From SEQUENCES on: of each sequence its tokens and its rows.
 
 
@@ -88,19 +89,31 @@ def _fold_page(scores, seen, scale, state, column, values, row_bytes, value_dim)
 @njit
 def _segment(arguments, group, pages, first, last, seen, heads, columns, queries, state, scratch):
     """Fold the rows first .. last - 1 into float32 columns: column j sees `seen + j // heads` rows."""
-    row_bytes, key_dim = argument(arguments, ROW_BYTES), argument(arguments, KEY_DIM)
+    row_bytes, scale = argument(arguments, ROW_BYTES), bits_to_float(argument(arguments, SCALE))
+    key_dim, value_dim = argument(arguments, KEY_DIM), argument(arguments, VALUE_DIM)
+    compressed, row_group = argument(arguments, COMPRESSED), argument(arguments, ROW_GROUP)
+    key_at = group * argument(arguments, KEY_STEP)
+    value_at = argument(arguments, VALUE_AT) + group * argument(arguments, VALUE_STEP)
+    copy, stride = scratch + COLUMNS * PAGE * 4, row_bytes
     for page in range(first // PAGE, (last + PAGE - 1) // PAGE):
         rows = min(PAGE, last - page * PAGE)
         place = argument(arguments, BASE) + read_int64(pages + page * 8) * argument(arguments, PAGE_BYTES)
-        keys = place + group * argument(arguments, KEY_STEP)
-        float32.products(queries, key_dim * 4, columns, keys, row_bytes, rows, key_dim, scratch, PAGE * 4)
-        values = place + argument(arguments, VALUE_AT) + group * argument(arguments, VALUE_STEP)
+        keys, values = place + key_at, place + value_at
+        if compressed != 0:
+            keys, values, stride = copy, copy, (max(key_dim, value_dim) + 15) // 16 * 64
+            decode(place, row_bytes, rows, key_at // 4, key_dim, compressed, row_group, False, keys, stride, place)
+            if value_at != key_at:
+                values = copy + PAGE * stride
+                decode(
+                    place, row_bytes, rows, value_at // 4, value_dim, compressed, row_group, False, values, stride,
+                    place,
+                )  # fmt: skip
+        float32.products(queries, key_dim * 4, columns, keys, stride, rows, key_dim, scratch, PAGE * 4)
         for column in range(columns):
             here = min(rows, seen + column // heads - page * PAGE)
             if here > 0:
-                scale = bits_to_float(argument(arguments, SCALE))
                 scores = scratch + column * PAGE * 4
-                _fold_page(scores, here, scale, state, column, values, row_bytes, argument(arguments, VALUE_DIM))
+                _fold_page(scores, here, scale, state, column, values, stride, value_dim)
 
 
 @njit
@@ -162,6 +175,7 @@ def _attend(arguments, unit, first_segment, last_segment, state, scratch):
                 group * argument(arguments, KEY_STEP), argument(arguments, KEY_DIM),
                 argument(arguments, VALUE_AT) + group * argument(arguments, VALUE_STEP), value_dim, first, last,
                 1, limits, bits_to_float(argument(arguments, SCALE)), queries, 0, place, 0, space,
+                argument(arguments, COMPRESSED), argument(arguments, ROW_GROUP),
             )  # fmt: skip
         else:
             begin(place, value_dim)
@@ -187,6 +201,8 @@ def _attention(arguments, phase, worker, workers):
     segments, size = argument(arguments, SEGMENTS), argument(arguments, STATE_BYTES)
     key_dim, value_dim = argument(arguments, KEY_DIM), argument(arguments, VALUE_DIM)
     need = attention.scratch_bytes(key_dim, value_dim) + 2 * size + argument(arguments, QUERY_DIM) * 64 + 8192
+    if argument(arguments, COMPRESSED) != 0:
+        need += 2 * PAGE * (max(key_dim, value_dim) + 15) * 4  # decoded keys and values
     memory = np.empty(need, np.uint8)
     state = np.int64(memory.ctypes.data)
     scratch = state + 2 * size
@@ -243,7 +259,8 @@ def _attended(
         is_bfloat16, q_THN.data_ptr(), out.data_ptr(), H, G, N, q_THN.shape[-1], value_dim, rows.base, rows.page_bytes,
         rows.row_bytes, value_at, *steps, int(np.float32(scale).view(np.int32)), rows.table_BN.data_ptr(),
         rows.table_BN.shape[1] * 8, units, CONFIGURATIONS.data_ptr() + 64 * COLUMNS, taken.data_ptr(),
-        states.data_ptr(), state_bytes, segments if is_split else 0, *chain.from_iterable(sequences),
+        states.data_ptr(), state_bytes, segments if is_split else 0, rows.compressed, rows.row_group,
+        *chain.from_iterable(sequences),
     )  # fmt: skip
     launch(_attention, arguments, phases=2 if is_split else 1, workers=workers)
     return out
@@ -277,12 +294,12 @@ def paged_causal_attention(q_THN: Tensor, rows: PagedRows, groups: int, scale: f
     Cost: one launch for the batch.
     """
     N = q_THN.shape[2]
-    assert rows.pages_PSX.shape[2] == 2 * groups * N, "a row is the keys and the values of its heads"
+    assert rows.dim == 2 * groups * N, "a row is the keys and the values of its heads"
     step = N * q_THN.element_size()
     return _attended(q_THN, in_pages(rows), groups * step, (step, step), N, groups, scale)
 
 
 def paged_latent_attention(q_THQ: Tensor, rows: PagedRows, latent_dim: int, scale: float) -> Tensor:
     """See reference.paged_latent_attention. Equals: latent_attention of each sequence's rows, bit for bit."""
-    assert rows.pages_PSX.shape[2] == q_THQ.shape[2] >= latent_dim, "a query is as long as a row"
+    assert rows.dim == q_THQ.shape[2] >= latent_dim, "a query is as long as a row"
     return _attended(q_THQ, in_pages(rows), 0, (0, 0), latent_dim, 1, scale)

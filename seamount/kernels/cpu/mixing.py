@@ -9,6 +9,7 @@ import numpy as np
 from seamount.kernels.cpu import attention
 from seamount.kernels.cpu.activations import quantise
 from seamount.kernels.cpu.compiling import inlined, inner
+from seamount.kernels.cpu.compressed_rows import encode
 from seamount.kernels.cpu.group_products import group_pair_sums, group_starts, is_grouped
 from seamount.kernels.cpu.products import (
     FEW,
@@ -191,7 +192,7 @@ def latent_rows(step, layer, number, scratch):
         z = get(step, S.z) + token * get(step, S.z_stride)
         norm(z, get(layer, L.k_norm), C, get_float(layer, L.latent_eps), scratch)
         rotate(z + C * 4, scratch + C * 4, R, cos, sin, get(layer, L.is_interleaved))
-        _store_row(scratch, C + R, _cached_row(step, layer, number, token))
+        _cache(layer, scratch, 0, C + R, _cached_row(step, layer, number, token))
         for head in range(H):
             y = get(step, S.y) + token * get(step, S.y_stride) + head * (N + R) * 4
             rotate(y + N * 4, scratch, R, cos, sin, get(layer, L.is_interleaved))
@@ -201,6 +202,16 @@ def latent_rows(step, layer, number, scratch):
             out = get(step, S.head_act) + head * padded * kb * 64 + token // rows * rows * kb * 64 + token % rows * 64
             quantise(y, 64, N, out, rows * 64, get(step, S.head_notes) + place * get(step, S.head_note_step))
         token = next_unit(get(step, S.team))
+
+
+@inner
+def _cache(layer, source, first, count, row):
+    """Write numbers of a cached row, from number `first` on, as the layer stores them."""
+    apart()
+    if get(layer, L.compressed) != 0:
+        encode(source, False, first, count, get(layer, L.compressed), get(layer, L.row_group), row)
+    else:
+        _store_row(source, count, row + first * 2)
 
 
 @inner
@@ -278,8 +289,8 @@ def dense_rows(step, layer, number, scratch):
             if head < H:
                 _store_row(scratch, N, get(step, S.q) + (token * H + head) * get(step, S.q_dim) * 2)
             else:
-                _store_row(scratch, N, row + (head - H) * N * 2)
-        _store_row(y + (H + heads) * N * 4, heads * N, row + heads * N * 2)
+                _cache(layer, scratch, (head - H) * N, N, row)
+        _cache(layer, y + (H + heads) * N * 4, heads * N, heads * N, row)
         token = next_unit(get(step, S.team))
 
 
@@ -359,6 +370,7 @@ def _attend_block(step, layer, number, unit, segments, is_split, scratch):
             base, pages, get(layer, L.page_bytes), get(layer, L.row_bytes), key_at, get(layer, L.key_dim), value_at,
             get(layer, L.value_dim), begin, min(last, begin + attention.SEGMENT), groups, limits,
             get_float(layer, L.scale), queries, q_dim * 32, states if piece == first_piece else newer, size, space,
+            get(layer, L.compressed), get(layer, L.row_group),
         )  # fmt: skip
         for i in range(groups):
             if piece > first_piece and _rows_seen(step, start + min(tokens, (i + 1) * together) - 1) > begin:

@@ -85,6 +85,8 @@ LAYER = (
     "scale",  # the softmax scale's bits
     "row_bytes",  # of a cached row
     "page_bytes",
+    "compressed",  # of the cached rows' RowFormat; 0 for none
+    "row_group",
     "norm",
     "eps",
     "q_norm",  # of q_a, or of a head's queries; 0 for none

@@ -102,14 +102,14 @@ class Batch:
         cached = self.write(layer, rows_TX) if self.is_cached else None
         for number, length in enumerate(self.lengths):
             place = slice(start, start + length)
-            yield place, rows_TX[place] if cached is None else cached.sequence(number)
+            yield place, rows_TX[place] if cached is None else cached.sequence(number, rows_TX.dtype)
             start += length
 
     def write(self, layer: int, rows_TX: Tensor) -> PagedRows:
         """Write the newest rows of a layer to the caches' pages; all rows that attention reads, as they are stored."""
-        pages_PSX = self.pages.rows(layer)
-        rows = PagedRows(pages_PSX, *self._paging)
-        kernels.write_rows(rows, rows_TX.detach().to(pages_PSX.dtype))
+        layout = self.pages.layout
+        rows = PagedRows(self.pages.rows(layer), *self._paging, layout.formats[layer])
+        kernels.write_rows(rows, rows_TX.detach().to(layout.dtype))
         return rows
 
     @cached_property

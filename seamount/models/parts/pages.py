@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from seamount.errors import ContextOverflow
+from seamount.kernels import RowFormat
 from seamount.kernels.cpu.memory import zeros
 
 PAGE = 64
@@ -18,11 +19,14 @@ PAGE = 64
 
 
 class PageLayout:
-    """The bytes of a page: for each layer 64 rows of so many numbers."""
+    """The bytes of a page: for each layer 64 rows of so many numbers, in the layer's format, or else as `dtype`."""
 
-    def __init__(self, dims: Sequence[int], dtype: torch.dtype) -> None:
+    def __init__(self, dims: Sequence[int], dtype: torch.dtype, formats: Sequence[RowFormat] = ()) -> None:
         self.dims, self.dtype = tuple(dims), dtype
-        sizes = [PAGE * dim * dtype.itemsize for dim in dims]
+        self.formats: tuple[RowFormat | None, ...] = tuple(formats) or (None,) * len(self.dims)
+        each = zip(self.dims, self.formats, strict=True)
+        self.row_bytes = tuple(form.nbytes if form else dim * dtype.itemsize for dim, form in each)
+        sizes = [PAGE * size for size in self.row_bytes]
         # 64 rows of whole numbers are a multiple of 64 bytes: every layer begins where a cache line does.
         self.offsets = tuple(sum(sizes[:layer]) for layer in range(len(sizes)))
         self.nbytes = sum(sizes)
@@ -30,7 +34,8 @@ class PageLayout:
     @property
     def description(self) -> str:
         """What tells this layout from others."""
-        return f"{PAGE} rows of {self.dims} as {self.dtype}"
+        plain = f"{PAGE} rows of {self.dims} as {self.dtype}"
+        return f"{plain}, stored as {self.formats}" if any(self.formats) else plain
 
 
 class Pages:
@@ -46,7 +51,7 @@ class Pages:
         self._rows = [self._view(layer) for layer in range(len(layout.dims))]
 
     def rows(self, layer: int) -> Tensor:
-        """A layer's rows in all pages: (P, 64, X)."""
+        """A layer's rows in all pages: (P, 64, X); compressed rows as uint8."""
         return self._rows[layer]
 
     def address(self, layer: int) -> int:
@@ -58,10 +63,11 @@ class Pages:
         self.memory[target].copy_(self.memory[source])
 
     def _view(self, layer: int) -> Tensor:
-        layout, dim = self.layout, self.layout.dims[layer]
-        numbers = self.memory.view(layout.dtype)
-        shape, size = (self.count, PAGE, dim), layout.dtype.itemsize
-        return numbers.as_strided(shape, (layout.nbytes // size, dim, 1), layout.offsets[layer] // size)
+        layout, row_bytes = self.layout, self.layout.row_bytes[layer]
+        numbers = self.memory if layout.formats[layer] else self.memory.view(layout.dtype)
+        size = numbers.element_size()
+        shape, width = (self.count, PAGE, row_bytes // size), row_bytes // size
+        return numbers.as_strided(shape, (layout.nbytes // size, width, 1), layout.offsets[layer] // size)
 
 
 class Cache:
