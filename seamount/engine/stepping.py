@@ -158,7 +158,9 @@ class Stepper:
         for work in plan:
             request = work.sequence.request
             if work.is_scored and request.params.prompt_logprobs is not None:
-                done = len(request.prompt_logprobs)
+                done = work.cache.length - work.count + 1
+                # What was scored before a preemption is scored again.
+                del request.prompt_logprobs[done:]
                 following = request.prompt[done : done + work.count]
                 rows_nW = logits_nW[row : row + len(following)]
                 counts = [request.params.prompt_logprobs] * len(following)

@@ -1,0 +1,53 @@
+"""Faults that the engine must survive, and what it must not count, keep or mix up; on the toy model."""
+
+from __future__ import annotations
+
+import sys
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from toy_model import ToyModel
+
+from seamount.engine import Chunk, Engine, Grammar, SamplingParams
+from seamount.engine.disk_tier import DiskTier
+from seamount.engine.drafts import Drafter
+from seamount.engine.prefix_cache import PrefixCache
+from seamount.engine.request import Sequence
+from seamount.errors import EngineError, RequestError
+from seamount.models.parts.pages import PageLayout, Pages
+
+PAGE_BYTES = 64 * 4
+
+
+def finish(engine: Engine) -> None:
+    """Run steps until nothing is left."""
+    for _ in range(3000):
+        if not engine.has_work:
+            return
+        engine.step()
+    raise AssertionError("the work does not end")
+
+
+def ends_in_time(work: Callable[[], Any]) -> bool:
+    """Whether something comes back, instead of waiting for itself."""
+    thread = threading.Thread(target=work, daemon=True)
+    thread.start()
+    thread.join(10)
+    return not thread.is_alive()
+
+
+def test_a_prompt_that_is_preempted_is_scored_from_its_beginning(model: ToyModel) -> None:
+    prompt, params = [i % 250 for i in range(380)], SamplingParams(max_tokens=2, seed=1, prompt_logprobs=1)
+    with Engine(model, memory="1MiB").stream(prompt, params) as alone:
+        list(alone)
+    engine = Engine(model, memory=8 * PAGE_BYTES, mixed_tokens=4)
+    engine.add([251] * 60, SamplingParams(max_tokens=300, seed=1, ignore_eos=True))
+    engine.step()
+    pressed = engine.stream(prompt, params)
+    finish(engine)
+    assert engine.metrics.preemptions > 0
+    assert pressed.prompt_logprobs == alone.prompt_logprobs
