@@ -124,7 +124,8 @@ class Scheduler:
         if sequence.rows is None:
             return None
         room = min(sequence.room - 1, self._config.step_tokens // len(self.running) - 1)
-        drafts = self._drafter.propose(sequence, room)
+        # Of a prompt's last token the logits alone are wanted.
+        drafts = self._drafter.propose(sequence, room) if sequence.drawn else []
         length = sequence.rows.cache.length + 1
         if drafts and not sequence.rows.reserve(length + len(drafts)):
             drafts = []  # nobody is preempted for a guess

@@ -51,3 +51,12 @@ def test_a_prompt_that_is_preempted_is_scored_from_its_beginning(model: ToyModel
     finish(engine)
     assert engine.metrics.preemptions > 0
     assert pressed.prompt_logprobs == alone.prompt_logprobs
+
+
+def test_the_last_token_of_a_scored_prompt_is_followed_by_no_draft(model: ToyModel) -> None:
+    prompt, params = [1, 2, 3] * 21 + [1, 2], SamplingParams(max_tokens=9, seed=1, prompt_logprobs=2, logprobs=1)
+    (expected,) = Engine(model).generate([prompt], params)
+    engine = Engine(model, drafts="ngram")
+    (completion,) = engine.generate([prompt], params)
+    assert completion.samples == expected.samples
+    assert completion.prompt_logprobs == expected.prompt_logprobs
