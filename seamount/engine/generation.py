@@ -70,12 +70,12 @@ class Generation(Iterator[Chunk]):
         timing = Timing(request.first_token_at - request.added_at, time.perf_counter() - request.added_at)
         scores = tuple(request.prompt_logprobs) if request.wants_prompt_logprobs else None
         samples = tuple(_sample(own) for own in chunks)
-        return Completion(samples, len(request.prompt), request.cached_tokens, timing, scores)
+        return Completion(samples, len(request.prompt), self.cached_tokens, timing, scores)
 
     @property
     def cached_tokens(self) -> int:
         """Tokens of the prompt whose rows were known already; known from the first chunk on."""
-        return self._request.cached_tokens
+        return self._request.cached_tokens or 0
 
     @property
     def prompt_logprobs(self) -> list[TokenLogprob | None]:

@@ -49,7 +49,7 @@ class PrefixCache:
 
     def __init__(self, pages: Pages, tier: DiskTier | None = None, root_key: bytes = b"") -> None:
         self.pages = pages
-        self.hit_tokens = self.disk_tokens = self.evictions = 0
+        self.hit_tokens = self.disk_tokens = self.evictions = 0  # the hits are counted by whoever takes them
         self._tier = tier
         self._free = list(range(pages.count))[::-1]  # the last given back is the first taken: it is in the CPU's caches
         self._root = _root(root_key)
@@ -109,9 +109,7 @@ class PrefixCache:
             self._use(child)
             nodes.append(child)
             node = child
-        page, rows = self._copy_of_best(node, tokens, limit)
-        self.hit_tokens += len(nodes) * PAGE + rows
-        return nodes, page, rows
+        return nodes, *self._copy_of_best(node, tokens, limit)
 
     def insert(self, parent: Node | None, tokens: Sequence[int], page: int) -> Node:
         """A caller's full page becomes a node that the caller holds: an older one, if the tokens are known already."""

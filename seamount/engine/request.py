@@ -34,7 +34,7 @@ class Request:
         self.sample_index = sample_index
         self.added_at = time.perf_counter()
         self.first_token_at: float | None = None
-        self.cached_tokens = 0
+        self.cached_tokens: int | None = None  # before the first admission
         self.sequences: list[Sequence] = []
         self.unfinished = params.n
         self.prompt_logprobs: list[TokenLogprob | None] = [None]

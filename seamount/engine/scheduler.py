@@ -167,7 +167,8 @@ class Scheduler:
             rows.release(sequence.tokens)
             self._refused = sequence, self._store.available
             return None
-        if not sequence.drawn:
+        self._store.hit_tokens += rows.found
+        if request.cached_tokens is None:
             request.cached_tokens = rows.found
         self.waiting.popleft()
         self.join(sequence, rows)

@@ -60,3 +60,25 @@ def test_the_last_token_of_a_scored_prompt_is_followed_by_no_draft(model: ToyMod
     (completion,) = engine.generate([prompt], params)
     assert completion.samples == expected.samples
     assert completion.prompt_logprobs == expected.prompt_logprobs
+
+
+def test_only_rows_of_others_count_as_found(model: ToyModel) -> None:
+    engine = Engine(model, memory=8 * PAGE_BYTES, mixed_tokens=4)
+    engine.add([251] * 60, SamplingParams(max_tokens=300, seed=1, ignore_eos=True))
+    engine.step()
+    preempted = engine.stream([i % 250 for i in range(380)], SamplingParams(max_tokens=2))
+    finish(engine)
+    assert engine.metrics.preemptions > 0
+    assert preempted.cached_tokens == 0
+
+
+def test_who_is_refused_has_found_nothing_yet(model: ToyModel) -> None:
+    engine = Engine(model, memory=8 * PAGE_BYTES)
+    prompt = [9] * 130
+    engine.generate([prompt], SamplingParams(max_tokens=1))
+    engine.add([1] * 60, SamplingParams(max_tokens=300, seed=1, ignore_eos=True))
+    engine.step()
+    last = engine.stream(prompt + [8] * 200, SamplingParams(max_tokens=1))
+    finish(engine)
+    assert engine.metrics.preemptions == 0
+    assert engine.metrics.hit_tokens == last.cached_tokens
