@@ -248,13 +248,16 @@ class PrefixCache:
             cost = 1 + _ROW_COST * (node.start + len(node.tokens) / 2)
             node.priority = self._clock + (1 + min(node.uses, 8)) * cost * len(node.tokens) / PAGE
             heapq.heappush(self._heap, (node.priority, next(self._ticks), node))
+            if len(self._heap) > 4 * self.pages.count + 64:  # most are out of date: of nodes that are used often
+                self._heap = list({entry[2]: entry for entry in self._heap if _is_valid(entry)}.values())
+                heapq.heapify(self._heap)
 
     def _evict(self) -> bool:
         """Free the page that is least worth, if there is one that nobody uses."""
         while self._heap:
-            priority, _, node = heapq.heappop(self._heap)
-            if node.is_attached and not node.users and not node.children and node.priority == priority:
-                self._clock = priority
+            entry = heapq.heappop(self._heap)
+            if _is_valid(entry):
+                self._clock, _, node = entry
                 self._save(node)
                 self._detach(node)
                 self.evictions += 1
@@ -262,6 +265,12 @@ class PrefixCache:
                 self._offer(node.parent)
                 return True
         return False
+
+
+def _is_valid(entry: tuple[float, int, Node]) -> bool:
+    """Whether the node may still be evicted, and this is its last priority."""
+    priority, _, node = entry
+    return node.is_attached and not node.users and not node.children and node.priority == priority
 
 
 def _root(key: bytes) -> Node:

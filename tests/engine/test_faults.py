@@ -82,3 +82,13 @@ def test_who_is_refused_has_found_nothing_yet(model: ToyModel) -> None:
     finish(engine)
     assert engine.metrics.preemptions == 0
     assert engine.metrics.hit_tokens == last.cached_tokens
+
+
+def test_what_is_used_again_and_again_takes_no_more_memory(model: ToyModel) -> None:
+    engine = Engine(model, memory=8 * PAGE_BYTES)
+    for _ in range(700):
+        engine.generate([[1] * 70], SamplingParams(max_tokens=1))
+    assert len(engine._store._heap) < 200
+    engine.generate([[number] * 200 for number in range(9)], SamplingParams(max_tokens=1))
+    assert engine.metrics.evictions > 0
+    engine.check()
