@@ -145,9 +145,11 @@ class PrefixCache:
         self._root, self._heap, self._idle = _root(root_key), [], 0
 
     def save_all(self) -> None:
-        """Give every full page to the slower tier."""
+        """Give every full page to the slower tier; waits where its queue is full."""
         for node in self._nodes():
-            self._save(node)
+            if self._tier is not None and not self._save(node):
+                self._tier.flush()
+                self._save(node)
 
     def check(self, held: Sequence[Sequence[Node]], own: Sequence[int]) -> None:
         """Assert that every page is in exactly one place, given what sequences hold and own.
@@ -238,9 +240,11 @@ class PrefixCache:
         self.disk_tokens += PAGE
         return node
 
-    def _save(self, node: Node) -> None:
-        if self._tier is not None and node.is_full:
-            self._tier.save(node.key, node.tokens, self.pages.memory[node.page])
+    def _save(self, node: Node) -> bool:
+        """Whether nothing has to be written, or it is on its way."""
+        if self._tier is None or not node.is_full:
+            return True
+        return self._tier.save(node.key, node.tokens, self.pages.memory[node.page])
 
     def _offer(self, node: Node) -> None:
         """Let a node that nobody uses be evicted, if it is a leaf."""

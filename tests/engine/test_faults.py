@@ -92,3 +92,16 @@ def test_what_is_used_again_and_again_takes_no_more_memory(model: ToyModel) -> N
     engine.generate([[number] * 200 for number in range(9)], SamplingParams(max_tokens=1))
     assert engine.metrics.evictions > 0
     engine.check()
+
+
+def test_all_that_is_cached_is_written_at_the_end(tmp_path: Path) -> None:
+    pages = Pages(PageLayout([1], torch.float32), 40, torch.device("cpu"))
+    tier = DiskTier(tmp_path / "pages", 1 << 20, PAGE_BYTES, queue_bytes=2 * PAGE_BYTES)
+    store = PrefixCache(pages, tier, b"root")
+    for number in range(40):
+        page = store.take()
+        assert page is not None
+        store.release([store.insert(None, [number] * 64, page)])
+    store.save_all()
+    tier.close()
+    assert tier.statistics.writes == 40
