@@ -17,7 +17,7 @@ from seamount.engine.request import Request, Sequence
 from seamount.engine.results import Chunk, TokenLogprob
 from seamount.engine.sampler import Drawn, Row, draw, log_probabilities
 from seamount.engine.scheduler import Scheduler, Work
-from seamount.errors import RequestError
+from seamount.errors import SeamountError
 from seamount.models.parts.batch import Batch
 from seamount.models.parts.pages import PageLayout
 from seamount.tokenizer import Tokenizer
@@ -67,7 +67,7 @@ class _Draw:
         matcher = self.sequence.matcher
         try:
             self.masks = [None] * (len(self.drafts) + 1) if matcher is None else matcher.masks(self.drafts)
-        except RequestError as error:
+        except Exception as error:  # noqa: BLE001 - a request's border
             self.error = error
 
     def rows(self) -> list[Row]:
@@ -89,10 +89,11 @@ class Stepper:
     def step(self) -> list[Chunk]:
         """One step; what was drawn, in the order of the plan. If it fails, whoever worked in it gets the error."""
         started = time.perf_counter()
-        plan = self._scheduler.plan()
-        if not plan:
-            return []
+        plan: list[Work] = []
         try:
+            plan = self._scheduler.plan()
+            if not plan:
+                return []
             lengths = [len(work.tokens) for work in plan]
             draws, row = [], 0
             for work in plan:
@@ -108,11 +109,13 @@ class Stepper:
             self._draw(flat, logits_nW)
             sampled = time.perf_counter()
         except Exception as error:  # noqa: BLE001 - a request's border
-            _log.exception("a step failed")
-            for request in dict.fromkeys(work.sequence.request for work in plan):
+            # Where there is no plan, it may be the fault of any that it would have been for.
+            scheduler = self._scheduler
+            workers = [work.sequence for work in plan] or [*scheduler.running, *list(scheduler.waiting)[:1]]
+            for request in dict.fromkeys(sequence.request for sequence in workers):
                 self.fail(request, error)
             return []
-        chunks = [chunk for work, group in zip(plan, draws, strict=True) for chunk in self._settle(work, group)]
+        chunks = [chunk for work, group in zip(plan, draws, strict=True) for chunk in self._settled(work, group)]
         seconds = time.perf_counter() - started
         self._metrics.count_step(seconds, ran - planned, sampled - ran)
         if all(work.count == 1 and work.is_last for work in plan):
@@ -125,6 +128,8 @@ class Stepper:
 
     def fail(self, request: Request, error: Exception) -> None:
         """End a request with an error; its rows are not trusted."""
+        if not isinstance(error, SeamountError):
+            _log.error("request %d failed", request.id, exc_info=error)
         self._metrics.failed += 1
         for sequence in request.sequences:
             self._scheduler.remove(sequence, is_sound=False)
@@ -181,6 +186,16 @@ class Stepper:
             count = len(one.masks)
             one.drawn, drawn = drawn[:count], drawn[count:]
 
+    def _settled(self, work: Work, draws: list[_Draw]) -> list[Chunk]:
+        """What was drawn; nothing where the request fails, or has failed with another of its answers."""
+        if work.sequence.rows is None:
+            return []
+        try:
+            return self._settle(work, draws)
+        except Exception as error:  # noqa: BLE001 - a request's border
+            self.fail(work.sequence.request, error)
+            return []
+
     def _settle(self, work: Work, draws: list[_Draw]) -> list[Chunk]:
         """Take what was drawn, and let others use the rows that stand."""
         sequence, request = work.sequence, work.sequence.request
@@ -188,8 +203,7 @@ class Stepper:
         chunks = [self._accept(one) for one in draws]
         for one in draws:
             if one.error is not None:
-                self.fail(request, one.error)
-                return []
+                raise one.error
         if work.drafts:
             accepted = len(chunks[0]) - 1
             self._drafter.observe(sequence, len(work.drafts), accepted)
@@ -213,14 +227,8 @@ class Stepper:
         """The first token that was drawn, and each further one whose draft was right."""
         chunks: list[Chunk] = []
         for i, drawn in enumerate(one.drawn):
-            if drawn is None:
-                one.error = AssertionError("the model gave logits that are not finite")
-                break
-            try:
-                chunks.append(one.sequence.push(drawn))
-            except RequestError as error:  # the grammar has become too complex to follow
-                one.error = error
-                break
+            assert drawn is not None, "the model gave logits that are not finite"
+            chunks.append(one.sequence.push(drawn))
             is_right = i < len(one.drafts) and one.drafts[i] == drawn.token_id
             if not is_right or chunks[-1].finish_reason is not None:
                 break

@@ -105,3 +105,51 @@ def test_all_that_is_cached_is_written_at_the_end(tmp_path: Path) -> None:
     store.save_all()
     tier.close()
     assert tier.statistics.writes == 40
+
+
+def test_several_answers_that_fail_in_one_step_harm_no_other_request(
+    model: ToyModel, engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    logits = ToyModel._logits
+
+    def broken(self: ToyModel, tokens: list[int]) -> torch.Tensor:
+        return logits(self, tokens) * (float("nan") if tokens[0] == 13 and len(tokens) > 72 else 1)
+
+    monkeypatch.setattr(ToyModel, "_logits", broken)
+    got: list[object] = []
+    engine.add([13] * 70, SamplingParams(n=3, max_tokens=20, ignore_eos=True), got.append)
+    good = engine.stream([1] * 70, SamplingParams(max_tokens=9, ignore_eos=True))
+    assert len(list(good)) == 9
+    assert isinstance(got[-1], AssertionError)
+    assert sum(not isinstance(item, Chunk) for item in got) == 1
+    engine.check()
+    assert engine.metrics.failed == 1
+
+
+@pytest.mark.parametrize("place", ["push", "propose"])
+def test_a_fault_of_our_own_ends_in_an_error_and_not_the_engine(
+    model: ToyModel, monkeypatch: pytest.MonkeyPatch, place: str
+) -> None:
+    engine = Engine(model, drafts="ngram")
+    owner: type = Sequence if place == "push" else Drafter
+    original = getattr(owner, place)
+
+    def broken(self: Any, *arguments: Any) -> Any:
+        sequence = self if place == "push" else arguments[0]
+        if sequence.request.prompt[0] == 13 and sequence.drawn == 2:
+            raise ZeroDivisionError
+        return original(self, *arguments)
+
+    monkeypatch.setattr(owner, place, broken)
+    good = engine.stream([1] * 70, SamplingParams(max_tokens=9, ignore_eos=True))
+    bad = engine.stream([13] * 70, SamplingParams(n=2, max_tokens=9, ignore_eos=True))
+    with pytest.raises(ZeroDivisionError):
+        list(bad)
+    if place == "push":
+        assert len(list(good)) == 9
+    else:  # nobody can say whose fault a plan is that fails
+        with pytest.raises(ZeroDivisionError):
+            list(good)
+    assert engine.generate([[1, 2]], SamplingParams(max_tokens=1))
+    engine.check()
+    assert engine.metrics.pages_used == 0
