@@ -74,10 +74,8 @@ class Engine:
         with self._lock:
             self._take_inbox()
             chunks = self._stepper.step()
-            for chunk in chunks:
-                request = self._requests.get(chunk.request_id)
-                if request is not None and not request.unfinished:
-                    del self._requests[chunk.request_id]
+            while self._stepper.ended:
+                del self._requests[self._stepper.ended.pop()]
             self._measure()
             return chunks
 

@@ -85,6 +85,8 @@ class Stepper:
         self._model, self._tokenizer = model, tokenizer
         self._scheduler, self._drafter, self._metrics = scheduler, drafter, metrics
         self._beside = ThreadPoolExecutor(1, thread_name_prefix="grammar")
+        self.ended: list[int] = []
+        """Requests that were answered or failed, for whoever keeps them."""
 
     def step(self) -> list[Chunk]:
         """One step; what was drawn, in the order of the plan. If it fails, whoever worked in it gets the error."""
@@ -133,6 +135,8 @@ class Stepper:
         self._metrics.failed += 1
         for sequence in request.sequences:
             self._scheduler.remove(sequence, is_sound=False)
+        request.unfinished = 0
+        self.ended.append(request.id)
         request.deliver(error)
 
     def _draws(self, work: Work, row: int) -> list[_Draw]:
@@ -238,7 +242,9 @@ class Stepper:
     def _finish(self, sequence: Sequence) -> None:
         self._scheduler.remove(sequence)
         sequence.request.unfinished -= 1
-        self._metrics.finished += not sequence.request.unfinished
+        if not sequence.request.unfinished:
+            self.ended.append(sequence.request.id)
+            self._metrics.finished += 1
 
 
 def _find_masks(draws: list[_Draw]) -> None:

@@ -153,3 +153,18 @@ def test_a_fault_of_our_own_ends_in_an_error_and_not_the_engine(
     assert engine.generate([[1, 2]], SamplingParams(max_tokens=1))
     engine.check()
     assert engine.metrics.pages_used == 0
+
+
+def test_a_request_that_failed_is_over(model: ToyModel, engine: Engine) -> None:
+    def fail() -> None:
+        raise ZeroDivisionError
+
+    got: list[object] = []
+    engine.add("text", SamplingParams(max_tokens=3), got.append)
+    model.before_step = fail
+    engine.step()
+    assert not engine.has_work
+    engine.stop()
+    assert [type(item) for item in got] == [ZeroDivisionError]
+    assert (engine.metrics.failed, engine.metrics.aborted) == (1, 0)
+    assert not engine._requests
