@@ -89,7 +89,7 @@ class Engine:
     @property
     def has_work(self) -> bool:
         """Whether a step would do anything."""
-        return bool(self._inbox or self._scheduler.running or self._scheduler.waiting)
+        return bool(self._inbox or self._requests)
 
     def run(self, until: threading.Event) -> None:
         """Run steps for requests that come from elsewhere, until the event is set and `wake` is called."""
@@ -255,23 +255,26 @@ class Engine:
 
     def _take_inbox(self) -> None:
         while self._inbox:
-            item = self._inbox.popleft()
+            item = self._inbox[0]
             if isinstance(item, Request):
                 self._requests[item.id] = item
                 self._scheduler.add(item.sequences[0])
                 self.metrics.requests += 1
                 self.metrics.prompt_tokens += len(item.prompt)
-                continue
-            for request_id in list(self._requests) if item is None else [item]:
-                self._end(request_id)
+            else:
+                for request_id in list(self._requests) if item is None else [item]:
+                    self._end(request_id)
+            # Last of all, as in _end: between the two a request would be nowhere, for `has_work` of other threads.
+            self._inbox.popleft()
 
     def _end(self, request_id: int) -> None:
-        request = self._requests.pop(request_id, None)
+        request = self._requests.get(request_id)
         if request is not None:
             for sequence in request.sequences:
                 self._scheduler.remove(sequence)
             self.metrics.aborted += 1
             request.deliver(None)
+            del self._requests[request_id]
 
     def _measure(self) -> None:
         scheduler, store, metrics = self._scheduler, self._store, self.metrics

@@ -44,7 +44,8 @@ class Generation(Iterator[Chunk]):
     def __next__(self) -> Chunk:
         while self._unfinished:
             if not self._arrived:
-                assert self._engine.has_work, "a request was lost"
+                # In this order: another thread may hand it out meanwhile.
+                assert self._engine.has_work or self._arrived, "a request was lost"
                 self._engine.step()
                 continue
             item = self._arrived.popleft()

@@ -168,3 +168,21 @@ def test_a_request_that_failed_is_over(model: ToyModel, engine: Engine) -> None:
     assert [type(item) for item in got] == [ZeroDivisionError]
     assert (engine.metrics.failed, engine.metrics.aborted) == (1, 0)
     assert not engine._requests
+
+
+def test_until_it_is_delivered_everything_is_work(
+    model: ToyModel, engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else one who waits for a chunk takes its request for lost while another thread hands it out."""
+    seen: list[bool] = []
+    look = lambda item: seen.append(engine.has_work)  # noqa: E731
+    add = engine._scheduler.add
+    monkeypatch.setattr(engine._scheduler, "add", lambda sequence: (look(None), add(sequence)))
+    model.before_step = lambda: look(None)
+    engine.add("text", SamplingParams(max_tokens=3, ignore_eos=True), look)
+    finish(engine)
+    request_id = engine.add("text", SamplingParams(max_tokens=3, ignore_eos=True), look)
+    engine.step()
+    engine.abort(request_id)
+    assert len(seen) > 9
+    assert all(seen)
