@@ -77,7 +77,8 @@ class Engine:
             while self._stepper.ended:
                 del self._requests[self._stepper.ended.pop()]
             self._measure()
-            return chunks
+        self._look_into_inbox()
+        return chunks
 
     def abort(self, request_id: int) -> None:
         """End a request without an answer, and free its pages: now, or where a step is running, right after it.
@@ -244,14 +245,18 @@ class Engine:
 
     def _post(self, request_id: int | None) -> None:
         self._inbox.append(request_id)
+        self._look_into_inbox()
+        self._woken.set()
+
+    def _look_into_inbox(self) -> None:
+        """See to what came, unless a step runs: whoever runs it does so right after it."""
         # Not waiting for the lock: this may be called while this very thread holds it, when an iterator is collected.
-        if self._lock.acquire(blocking=False):
+        while self._inbox and self._lock.acquire(blocking=False):
             try:
                 self._take_inbox()
                 self._measure()
             finally:
                 self._lock.release()
-        self._woken.set()
 
     def _take_inbox(self) -> None:
         while self._inbox:

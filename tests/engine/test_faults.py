@@ -186,3 +186,11 @@ def test_until_it_is_delivered_everything_is_work(
     engine.abort(request_id)
     assert len(seen) > 9
     assert all(seen)
+
+
+def test_an_abort_during_a_step_frees_the_pages_at_its_end(model: ToyModel, engine: Engine) -> None:
+    request_id = engine.add([1] * 700, SamplingParams(max_tokens=2))
+    model.before_step = lambda: engine.abort(request_id)
+    engine.step()
+    assert engine.metrics.pages_used == 0
+    assert not engine.has_work
