@@ -22,7 +22,7 @@ from seamount.engine.request import Request, Sequence, Sink
 from seamount.engine.results import Chunk, Completion
 from seamount.engine.scheduler import Scheduler
 from seamount.engine.stepping import LanguageModel, Stepper
-from seamount.errors import ConfigError, ContextOverflow, QueueFull, RequestError, TokenizerError
+from seamount.errors import ConfigError, ContextOverflow, EngineError, QueueFull, RequestError, TokenizerError
 from seamount.models import Model, fingerprint
 from seamount.models.parts.pages import PAGE, Pages
 from seamount.tokenizer import Tokenizer
@@ -60,12 +60,14 @@ class Engine:
         self._requests: dict[int, Request] = {}
         self._woken = threading.Event()
         self._checked_at = 0.0
+        self._is_closed = False
 
     def add(self, prompt: str | Tokens[int], params: SamplingParams | None = None, sink: Sink | None = None) -> int:
         """Queue a prompt, text or token ids; the request's id. Its chunks go to `sink` and are what `step` returns.
 
         Errors: RequestError for an empty prompt or token ids outside the vocabulary, or a grammar that makes no sense;
-        ContextOverflow if prompt and answer do not fit; QueueFull if too many wait. All before any work.
+        ContextOverflow if prompt and answer do not fit; QueueFull if too many wait; EngineError after `close`. All
+        before any work.
         """
         return self._add(prompt, params or SamplingParams(), sink or (lambda item: None)).id
 
@@ -157,13 +159,17 @@ class Engine:
             self._check()
 
     def close(self) -> None:
-        """End all requests and the threads of this engine; what the prefix cache holds goes to disk, if it has one."""
+        """End all requests and the threads of this engine; what the prefix cache holds goes to disk, if it has one.
+
+        Waits for the step that runs. From now on requests are refused.
+        """
+        self._is_closed = True
         self.stop()
-        self._stepper.close()
+        with self._lock:
+            self._take_inbox()
+            self._stepper.close()
+            self._store.save_all()
         if self._tier is not None:
-            with self._lock:
-                self._take_inbox()
-                self._store.save_all()
             self._tier.close()
 
     def __enter__(self) -> Self:
@@ -209,6 +215,8 @@ class Engine:
         max_tokens = self._room(len(tokens), params)
         params.require_vocabulary(self.tokenizer.vocab_size)
         matcher = None if params.grammar is None else self._grammars.compile(params.grammar)
+        if self._is_closed:
+            raise EngineError("this engine is closed; make another one")
         if len(self._scheduler.waiting) + len(self._inbox) >= self.config.max_waiting:
             self.metrics.refused += 1
             raise QueueFull(f"{self.config.max_waiting} requests wait already; ask again later, or raise max_waiting")

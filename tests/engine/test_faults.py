@@ -194,3 +194,14 @@ def test_an_abort_during_a_step_frees_the_pages_at_its_end(model: ToyModel, engi
     engine.step()
     assert engine.metrics.pages_used == 0
     assert not engine.has_work
+
+
+def test_a_closed_engine_takes_no_requests(model: ToyModel, engine: Engine) -> None:
+    got: list[object] = []
+    engine.add("text", SamplingParams(grammar=Grammar.regex("a+"), max_tokens=9), got.append)
+    model.before_step = lambda: threading.Thread(target=engine.close).start()
+    engine.step()
+    assert not any(isinstance(item, Exception) for item in got)
+    assert ends_in_time(lambda: finish(engine))
+    with pytest.raises(EngineError, match="closed"):
+        engine.add("text")
