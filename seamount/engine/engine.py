@@ -6,6 +6,7 @@ import threading
 import time
 from collections import Counter, deque
 from collections.abc import Sequence as Tokens
+from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self, cast
@@ -58,7 +59,10 @@ class Engine:
         self._lock = threading.Lock()  # held during a step
         self._inbox: deque[Request | int | None] = deque()  # requests to add, ids of those to abort; None: all of them
         self._requests: dict[int, Request] = {}
-        self._woken = threading.Event()
+        # Locked until there may be something to do. No Event: its methods cannot be entered again while one of them is
+        # half done, and an abort may come at any place, from a signal's handler or the garbage collector.
+        self._bell = threading.Lock()
+        self._bell.acquire()
         self._checked_at = 0.0
         self._is_closed = False
 
@@ -100,12 +104,12 @@ class Engine:
             if self.has_work:
                 self.step()
             else:
-                self._woken.wait()
-                self._woken.clear()
+                self._bell.acquire()
 
     def wake(self) -> None:
         """Let `run` look whether it is to end."""
-        self._woken.set()
+        with suppress(RuntimeError):  # it has been rung already
+            self._bell.release()
 
     def stream(self, prompt: str | Tokens[int], params: SamplingParams | None = None) -> Generation:
         """The answer to one prompt, token by token; closing the iterator stops the work.
@@ -223,7 +227,7 @@ class Engine:
         request = Request(tokens, params, max_tokens, sample_index, sink)
         request.sequences.append(Sequence(request, 0, self.tokenizer, matcher))
         self._inbox.append(request)
-        self._woken.set()
+        self.wake()
         return request
 
     def _tokens(self, prompt: str | Tokens[int]) -> list[int]:
@@ -254,7 +258,7 @@ class Engine:
     def _post(self, request_id: int | None) -> None:
         self._inbox.append(request_id)
         self._look_into_inbox()
-        self._woken.set()
+        self.wake()
 
     def _look_into_inbox(self) -> None:
         """See to what came, unless a step runs: whoever runs it does so right after it."""

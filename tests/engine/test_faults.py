@@ -205,3 +205,23 @@ def test_a_closed_engine_takes_no_requests(model: ToyModel, engine: Engine) -> N
     assert ends_in_time(lambda: finish(engine))
     with pytest.raises(EngineError, match="closed"):
         engine.add("text")
+
+
+def test_an_abort_may_come_while_another_call_is_half_done(engine: Engine) -> None:
+    """As a signal's handler or the end of a stream that the garbage collector finds: at any line, in the same thread."""
+
+    def work() -> None:
+        def trace(frame: Any, event: str, argument: object) -> Any:
+            sys.settrace(None)
+            engine.abort(0)
+            sys.settrace(trace)
+            return trace
+
+        sys.settrace(trace)
+        try:
+            engine.add("text", SamplingParams(max_tokens=2))
+            finish(engine)
+        finally:
+            sys.settrace(None)
+
+    assert ends_in_time(work)
