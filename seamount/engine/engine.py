@@ -22,6 +22,7 @@ from seamount.engine.prefix_cache import PrefixCache
 from seamount.engine.request import Request, Sequence, Sink
 from seamount.engine.results import Chunk, Completion
 from seamount.engine.scheduler import Scheduler
+from seamount.engine.step_lock import StepLock
 from seamount.engine.stepping import LanguageModel, Stepper
 from seamount.errors import ConfigError, ContextOverflow, EngineError, QueueFull, RequestError, TokenizerError
 from seamount.models import Model, fingerprint
@@ -39,7 +40,8 @@ class Engine:
     Whoever waits for an answer runs the steps (`generate`, `stream`); or one thread runs them for all (`run`), and
     answers come through sinks (`add`). Every method may be called from any thread.
 
-    Errors: TokenizerError if the model has no tokenizer; ConfigError for options out of range.
+    Errors: TokenizerError if the model has no tokenizer; ConfigError for options out of range. Later EngineError from
+    methods that wait for a step, called by a sink: the step waits for the sink.
     """
 
     def __init__(self, model: LanguageModel, memory: int | str | None = None, **options: Any) -> None:
@@ -56,7 +58,7 @@ class Engine:
         self._scheduler = Scheduler(self._store, self.config, drafter)
         self._stepper = Stepper(model, model.tokenizer, self._scheduler, drafter, self.metrics)
         self._grammars = GrammarCompiler(model.tokenizer, model.spec.vocab_size)
-        self._lock = threading.Lock()  # held during a step
+        self._lock = StepLock()
         self._inbox: deque[Request | int | None] = deque()  # requests to add, ids of those to abort; None: all of them
         self._requests: dict[int, Request] = {}
         # Locked until there may be something to do. No Event: its methods cannot be entered again while one of them is
@@ -263,12 +265,12 @@ class Engine:
     def _look_into_inbox(self) -> None:
         """See to what came, unless a step runs: whoever runs it does so right after it."""
         # Not waiting for the lock: this may be called while this very thread holds it, when an iterator is collected.
-        while self._inbox and self._lock.acquire(blocking=False):
+        while self._inbox and self._lock.try_to_enter():
             try:
                 self._take_inbox()
                 self._measure()
             finally:
-                self._lock.release()
+                self._lock.leave()
 
     def _take_inbox(self) -> None:
         while self._inbox:

@@ -225,3 +225,19 @@ def test_an_abort_may_come_while_another_call_is_half_done(engine: Engine) -> No
             sys.settrace(None)
 
     assert ends_in_time(work)
+
+
+def test_a_sink_that_runs_the_engine_is_told(engine: Engine) -> None:
+    errors: list[EngineError] = []
+
+    def sink(item: object) -> None:
+        for call in (engine.step, engine.check, engine.weights_changed, engine.close):
+            try:
+                call()
+            except EngineError as error:
+                errors.append(error)
+
+    request_id = engine.add("text", SamplingParams(max_tokens=2, ignore_eos=True), sink)
+    assert ends_in_time(lambda: (engine.step(), engine.abort(request_id)))
+    assert len(errors) == 8
+    assert "sink" in str(errors[0])
