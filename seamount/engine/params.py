@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import math
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from numbers import Real
@@ -79,7 +79,7 @@ class SamplingParams:
         self._require_integer("min_tokens", 0)
         is_reachable = self.max_tokens is None or self.min_tokens <= self.max_tokens
         self._require("min_tokens", is_reachable, f"at most max_tokens, {self.max_tokens}")
-        self._require_integer("top_k", -1)
+        self._require_integer("top_k", -1, 2**31 - 1)
         self._require("min_p", _is_number(self.min_p) and 0 <= self.min_p <= 1, "from 0 to 1")
         for name in ("presence_penalty", "frequency_penalty"):
             self._require(name, _is_number(getattr(self, name)) and abs(getattr(self, name)) <= 2, "from -2 to 2")
@@ -122,4 +122,5 @@ def _is_token(value: object) -> bool:
 
 
 def _is_number(value: object) -> bool:
-    return isinstance(value, Real) and not isinstance(value, bool) and math.isfinite(value)
+    # Not by math.isfinite, which fails for integers that are too large for a float.
+    return isinstance(value, Real) and not isinstance(value, bool) and abs(value) <= sys.float_info.max

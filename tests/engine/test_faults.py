@@ -241,3 +241,33 @@ def test_a_sink_that_runs_the_engine_is_told(engine: Engine) -> None:
     assert ends_in_time(lambda: (engine.step(), engine.abort(request_id)))
     assert len(errors) == 8
     assert "sink" in str(errors[0])
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"top_k": 2**70},
+        {"temperature": 10**400},
+        {"temperature": 1e308},
+        {"temperature": 5e-324},
+        {"temperature": 1e-39},
+        {"top_p": 5e-324},
+        {"min_p": 5e-324},
+        {"repetition_penalty": 5e-324},
+        {"repetition_penalty": 1e308, "logit_bias": {0: -100}},
+        {"min_tokens": 2**70},
+        {"max_tokens": 2**70},
+        {"seed": -(2**63)},
+        {"seed": 2**63 - 1, "n": 128},
+        {"stop_token_ids": (2**31 - 1,)},
+    ],
+)
+def test_extreme_values_are_refused_by_name_or_answered_and_harm_nobody(engine: Engine, options: dict) -> None:
+    (expected,) = engine.generate([[1, 2]], SamplingParams(max_tokens=5, seed=1))
+    other = engine.stream([1, 2], SamplingParams(max_tokens=5, seed=1))
+    try:
+        completions = engine.generate([[3, 3]], SamplingParams(**{"max_tokens": 5, "min_tokens": 0} | options))
+        assert all(sample.token_ids for sample in completions[0].samples)
+    except RequestError as error:
+        assert next(iter(options)) in str(error)
+    assert tuple(chunk.token_id for chunk in other) == expected.token_ids
