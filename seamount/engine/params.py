@@ -6,6 +6,7 @@ import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from numbers import Real
+from typing import Any
 
 from seamount.engine.grammar import Grammar
 from seamount.errors import RequestError
@@ -121,6 +122,6 @@ def _is_token(value: object) -> bool:
     return isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 2**31
 
 
-def _is_number(value: object) -> bool:
+def _is_number(value: Any) -> bool:
     # Not by math.isfinite, which fails for integers that are too large for a float.
-    return isinstance(value, Real) and not isinstance(value, bool) and abs(value) <= sys.float_info.max
+    return isinstance(value, Real) and not isinstance(value, bool) and -sys.float_info.max <= value <= sys.float_info.max
