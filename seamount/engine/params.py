@@ -124,4 +124,6 @@ def _is_token(value: object) -> bool:
 
 def _is_number(value: Any) -> bool:
     # Not by math.isfinite, which fails for integers that are too large for a float.
-    return isinstance(value, Real) and not isinstance(value, bool) and -sys.float_info.max <= value <= sys.float_info.max
+    return (
+        isinstance(value, Real) and not isinstance(value, bool) and -sys.float_info.max <= value <= sys.float_info.max
+    )

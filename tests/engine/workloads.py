@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from hypothesis import strategies as st
 
-from seamount.engine import Chunk, Engine, SamplingParams
+from seamount.engine import Chunk, Engine, Grammar, SamplingParams
+from seamount.engine.generation import Generation
 
 Signature = tuple[tuple[Any, ...], ...]
+Answer = tuple[Signature, tuple[Any, ...]]
+"""All that a request's chunks say, and the scores of its prompt."""
 
 
 @dataclass(frozen=True)
@@ -47,6 +49,7 @@ def asks(num_tokens: int, longest: int, most_tokens: int = 40) -> st.SearchStrat
         logprobs=st.sampled_from([None, 0, 2]),
         prompt_logprobs=st.sampled_from([None, None, None, 1]),
         frequency_penalty=st.sampled_from([0.0, 0.5]),
+        grammar=st.sampled_from([None, None, None, Grammar.choice(["abc", "ab cab", "b cbc" * 4])]),
     )
     one = st.builds(Ask, prompts(num_tokens, longest), params, st.integers(0, 30), st.none() | st.integers(1, 60))
     return st.lists(one, min_size=1, max_size=8)
@@ -60,35 +63,34 @@ def signature(chunks: Sequence[Chunk], n: int) -> Signature:
     )
 
 
-def alone(engine: Engine, ask: Ask) -> tuple[Signature, Any]:
-    """What a request gets from an engine that does nothing else; and the scores of its prompt."""
+def alone(engine: Engine, ask: Ask) -> Answer:
+    """What a request gets from an engine that does nothing else."""
     with engine.stream(ask.prompt, ask.params) as generation:
-        return signature(list(generation), ask.params.n), tuple(generation.prompt_logprobs)
+        return _answer(generation, ask)
 
 
-def together(engine: Engine, workload: Sequence[Ask], after_step: Callable[[], None]) -> list[Signature | None]:
+def together(engine: Engine, workload: Sequence[Ask], after_step: Callable[[], None]) -> list[Answer | None]:
     """What each request gets in the workload; None for those that were aborted in time."""
-    arrived: list[deque[Any]] = [deque() for _ in workload]
-    ids: dict[int, int] = {}
+    streams: dict[int, Generation] = {}
     step = 0
-    while len(ids) < len(workload) or engine.has_work:
+    while len(streams) < len(workload) or engine.has_work:
         for number, ask in enumerate(workload):
-            if number not in ids and ask.at <= step:
-                ids[number] = engine.add(ask.prompt, ask.params, arrived[number].append)
-            elif number in ids and ask.abort_at is not None and ask.at + ask.abort_at == step:
-                before = engine.metrics.pages_used
-                engine.abort(ids[number])
-                assert engine.metrics.pages_used <= before
+            if number not in streams and ask.at <= step:
+                streams[number] = engine.stream(ask.prompt, ask.params)
+            elif number in streams and ask.abort_at is not None and ask.at + ask.abort_at == step:
+                streams[number].close()
+                held = {sequence.request.id for sequence in engine._scheduler.running}
+                assert streams[number]._request.id not in held | set(engine._requests)
+                after_step()
         engine.step()
         after_step()
         step += 1
-        assert step < 3000, "the workload does not end"
-    results: list[Signature | None] = []
-    for ask, items in zip(workload, arrived, strict=True):
-        errors = [item for item in items if isinstance(item, Exception)]
-        assert not errors, errors
-        chunks = [item for item in items if isinstance(item, Chunk)]
-        is_whole = sum(chunk.finish_reason is not None for chunk in chunks) == ask.params.n
-        assert is_whole != (None in items), "neither answered nor aborted"
-        results.append(signature(chunks, ask.params.n) if is_whole else None)
-    return results
+        assert step < 5000, "the workload does not end"
+    return [_answer(streams[number], ask) for number, ask in enumerate(workload)]
+
+
+def _answer(generation: Generation, ask: Ask) -> Any:
+    chunks = list(generation)
+    is_whole = sum(chunk.finish_reason is not None for chunk in chunks) == ask.params.n
+    assert is_whole or ask.abort_at is not None, "neither answered nor aborted"
+    return (signature(chunks, ask.params.n), tuple(generation.prompt_logprobs)) if is_whole else None
