@@ -54,6 +54,11 @@ class EngineConfig:
         return int(available_memory() * FREE_SHARE) if self.memory is None else parse_size("memory", self.memory)
 
     @property
+    def queue_bytes(self) -> int:
+        """Of the budget, what copies of pages may take that wait to be written to the disk."""
+        return min(64 << 20, self.memory_bytes // 8)
+
+    @property
     def cache_bytes(self) -> int:
         """The disk directory's limit in bytes."""
         return parse_size("cache_size", self.cache_size)

@@ -21,7 +21,7 @@ from seamount.engine.params import SamplingParams
 from seamount.engine.prefix_cache import PrefixCache
 from seamount.engine.request import Request, Sequence, Sink
 from seamount.engine.results import Chunk, Completion
-from seamount.engine.scheduler import Scheduler
+from seamount.engine.scheduler import Scheduler, most_logits
 from seamount.engine.step_lock import StepLock
 from seamount.engine.stepping import LanguageModel, Stepper
 from seamount.errors import ConfigError, ContextOverflow, EngineError, QueueFull, RequestError, TokenizerError
@@ -187,8 +187,10 @@ class Engine:
         self.close()
 
     def _open_tier(self, page_bytes: int) -> DiskTier | None:
-        directory = self.config.cache_directory
-        return None if directory is None else DiskTier(Path(directory), self.config.cache_bytes, page_bytes)
+        config = self.config
+        if config.cache_directory is None:
+            return None
+        return DiskTier(Path(config.cache_directory), config.cache_bytes, page_bytes, config.queue_bytes)
 
     def _root_key(self) -> bytes:
         """What stands for the model's weights and the layout of a page in the keys of the disk's pages."""
@@ -202,12 +204,15 @@ class Engine:
         """As many pages as the budget holds, but no more than so many answers could ever fill."""
         model, config = self._model, self.config
         layout = model.page_layout
-        work = model.step_bytes(config.step_tokens, config.max_running)
+        # Everyone who decodes has a place in each step, also where those are more than step_tokens.
+        work = model.step_bytes(max(config.step_tokens, config.max_running), most_logits(config))
+        if config.cache_directory is not None:
+            work += max(config.queue_bytes, layout.nbytes)
         count = (config.memory_bytes - work) // layout.nbytes
         if count < 1:
             raise ConfigError(
                 f"memory = {config.memory_bytes} bytes; a step of {config.step_tokens} tokens takes {work}, and a page "
-                f"of {PAGE} tokens {layout.nbytes}: give more, or lower step_tokens"
+                f"of {PAGE} tokens {layout.nbytes}: give more, or lower step_tokens and max_running"
             )
         return min(count, config.max_running * -(-model.spec.context_length // PAGE))
 

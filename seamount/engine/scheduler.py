@@ -20,7 +20,14 @@ from seamount.engine.request import Request, Sequence
 from seamount.models.parts.pages import PAGE, Cache
 
 SCORED_TOKENS = 64
-"""The most tokens of a prompt in one step if all their logits are wanted."""
+"""The most tokens of prompts in one step whose logits are all wanted."""
+DRAFTED_TOKENS = 64
+"""The most drafts in one step, beside what `max_running` leaves free: each needs a row of logits."""
+
+
+def most_logits(config: EngineConfig) -> int:
+    """The most rows of logits that one step needs."""
+    return config.max_running + SCORED_TOKENS + (0 if config.drafts == "off" else DRAFTED_TOKENS)
 
 
 @dataclass(slots=True)
@@ -123,7 +130,8 @@ class Scheduler:
     def _decode(self, sequence: Sequence) -> Work | None:
         if sequence.rows is None:
             return None
-        room = min(sequence.room - 1, self._config.step_tokens // len(self.running) - 1)
+        most = min(self._config.step_tokens, self._config.max_running + DRAFTED_TOKENS)
+        room = min(sequence.room - 1, most // len(self.running) - 1)
         # Of a prompt's last token the logits alone are wanted.
         drafts = self._drafter.propose(sequence, room) if sequence.drawn else []
         length = sequence.rows.cache.length + 1
@@ -133,8 +141,10 @@ class Scheduler:
 
     def _prefill(self, plan: list[Work], sequence: Sequence, budget: int) -> int:
         count = min(sequence.missing, budget)
-        if sequence.request.wants_prompt_logprobs:
-            count = min(count, SCORED_TOKENS)
+        if sequence.request.wants_prompt_logprobs and not sequence.drawn:
+            count = min(count, SCORED_TOKENS - sum(work.count for work in plan if work.is_scored))
+            if not count:
+                return 0
         assert sequence.rows is not None
         if not self._reserve(sequence, sequence.rows.cache.length + count):
             return 0
@@ -157,7 +167,7 @@ class Scheduler:
         if not self.waiting or len(self.running) >= self._config.max_running:
             return None
         sequence = self.waiting[0]
-        if self._refused == (sequence, self._store.available):
+        if self.running and self._refused == (sequence, self._store.available):
             return None
         request = sequence.request
         # The last token's logits are wanted, and so are all of the prompt's where it is scored.

@@ -22,6 +22,9 @@ from seamount.models.parts.batch import Batch
 from seamount.models.parts.pages import PageLayout
 from seamount.tokenizer import Tokenizer
 
+DRAWN_AT_ONCE = 64
+"""Rows of logits in one call of the sampler."""
+
 _log = logging.getLogger("seamount")
 
 
@@ -183,9 +186,14 @@ class Stepper:
         if not draws:
             return
         places = [place for one in draws for place in range(one.row, one.row + len(one.masks))]
-        if places != list(range(len(logits_nW))):
-            logits_nW = logits_nW[places]
-        drawn = draw(logits_nW, [row for one in draws for row in one.rows()], self._tokenizer.vocab_size)
+        rows = [row for one in draws for row in one.rows()]
+        drawn: list[Drawn | None] = []
+        # Not all in one go: many answers to one prompt begin with a copy of the same row of logits each.
+        for start in range(0, len(places), DRAWN_AT_ONCE):
+            here = places[start : start + DRAWN_AT_ONCE]
+            is_all = here == list(range(len(logits_nW)))
+            chosen_nW = logits_nW if is_all else logits_nW[here]
+            drawn += draw(chosen_nW, rows[start : start + DRAWN_AT_ONCE], self._tokenizer.vocab_size)
         for one in draws:
             count = len(one.masks)
             one.drawn, drawn = drawn[:count], drawn[count:]

@@ -41,11 +41,11 @@ def ends_in_time(work: Callable[[], Any]) -> bool:
 
 
 def test_a_prompt_that_is_preempted_is_scored_from_its_beginning(model: ToyModel) -> None:
-    prompt, params = [i % 250 for i in range(380)], SamplingParams(max_tokens=2, seed=1, prompt_logprobs=1)
+    prompt, params = [i % 250 for i in range(120)], SamplingParams(max_tokens=2, seed=1, prompt_logprobs=1)
     with Engine(model, memory="1MiB").stream(prompt, params) as alone:
         list(alone)
-    engine = Engine(model, memory=8 * PAGE_BYTES, mixed_tokens=4)
-    engine.add([251] * 60, SamplingParams(max_tokens=300, seed=1, ignore_eos=True))
+    engine = Engine(model, memory=4 * PAGE_BYTES, mixed_tokens=1)
+    engine.add([251] * 60, SamplingParams(max_tokens=130, seed=1, ignore_eos=True))
     engine.step()
     pressed = engine.stream(prompt, params)
     finish(engine)
@@ -63,10 +63,10 @@ def test_the_last_token_of_a_scored_prompt_is_followed_by_no_draft(model: ToyMod
 
 
 def test_only_rows_of_others_count_as_found(model: ToyModel) -> None:
-    engine = Engine(model, memory=8 * PAGE_BYTES, mixed_tokens=4)
-    engine.add([251] * 60, SamplingParams(max_tokens=300, seed=1, ignore_eos=True))
+    engine = Engine(model, memory=4 * PAGE_BYTES, mixed_tokens=1)
+    engine.add([251] * 60, SamplingParams(max_tokens=130, seed=1, ignore_eos=True))
     engine.step()
-    preempted = engine.stream([i % 250 for i in range(380)], SamplingParams(max_tokens=2))
+    preempted = engine.stream([i % 250 for i in range(120)], SamplingParams(max_tokens=2))
     finish(engine)
     assert engine.metrics.preemptions > 0
     assert preempted.cached_tokens == 0

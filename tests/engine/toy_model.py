@@ -23,10 +23,13 @@ PIECES = ("ab", "bc", "abc", "cab", "ababc", "b c")
 EOS = "<eos>"
 
 
-def toy_tokenizer(directory: Path) -> Tokenizer:
-    """All bytes, some longer pieces that only a model writes, and an end; the vocabulary is not in byte order."""
+def toy_tokenizer(directory: Path, more: int = 0) -> Tokenizer:
+    """All bytes, some longer pieces that only a model writes, and an end; the vocabulary is not in byte order.
+
+    `more` pieces make it larger.
+    """
     alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
-    words = [*alphabet, *(piece.replace(" ", "Ġ") for piece in PIECES)]
+    words = [*alphabet, *(piece.replace(" ", "Ġ") for piece in PIECES), *(f"t{number}" for number in range(more))]
     backend = tokenizers.Tokenizer(models.BPE({word: index for index, word in enumerate(words)}, []))
     backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
     backend.decoder = decoders.ByteLevel()
