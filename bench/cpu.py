@@ -9,7 +9,7 @@ Both sides run in processes of their own, by turns, so that neither holds memory
 prefill of 512 tokens, decode of one stream at a short context and behind 4,096 tokens, 16 streams in sum; resident
 memory at the end. `--model embedded` measures the embedded model packed as int4, against its own GGUF file.
 
-A decode step must read the packed weights that it uses and the cached rows; for 16 streams, the experts that even
+A decode step must read the weights that it uses and the cached rows; for 16 streams, the experts that even
 routing would touch. Prefill must do two operations for each active weight. The limits are measured before each case.
 The last line is one JSON document.
 """
@@ -26,9 +26,9 @@ from typing import Any
 
 import numba
 import torch
-from machine import processor
 
 import seamount
+from seamount.benchmark import Work, processor
 from seamount.checkpoint import locate
 from seamount.kernels.cpu.limits import int8_limit, read_limit
 from seamount.kernels.packing import Packed
@@ -36,39 +36,10 @@ from seamount.models import Model
 from seamount.models.packed import packed_weights
 from seamount.models.parts.batch import Batch
 from seamount.models.parts.pages import PageLayout, new_caches
-from seamount.models.spec import MoESpec
 
 ROOT = Path(__file__).resolve().parents[1]
 CASES = ("prefill", "decode", "context", "streams")
 PREFILL, CONTEXT, STREAMS, PROMPT = 512, 4096, 16, 8
-
-
-def weight_bytes(model: Model, tokens: int) -> float:
-    """Bytes of packed weights that a step of so many tokens reads, under even routing."""
-    total = 0.0
-    for name, weight in packed_weights(model):
-        share = 1.0
-        if ".experts." in name:
-            spec = model.spec.layers[int(name.split(".")[1])].feed_forward
-            assert isinstance(spec, MoESpec), f"{name} belongs to no mixture"
-            share = 1 - (1 - spec.num_experts_per_tok / spec.n_routed_experts) ** tokens
-        if not name.startswith("mtp."):
-            total += share * weight.nbytes
-    return total
-
-
-def active_weights(model: Model) -> float:
-    """Weights that one token is multiplied with in the layers: the head serves the last token alone."""
-    total = 0.0
-    for name, weight in packed_weights(model):
-        size = weight.scale.numel() // weight.scale.shape[-1] * weight.rows * weight.columns
-        if ".experts." in name:
-            spec = model.spec.layers[int(name.split(".")[1])].feed_forward
-            assert isinstance(spec, MoESpec), f"{name} belongs to no mixture"
-            size *= spec.num_experts_per_tok / spec.n_routed_experts
-        if name.startswith("layers."):
-            total += size
-    return total
 
 
 def resident() -> dict[str, int]:
@@ -82,7 +53,7 @@ class Ours:
     """The cases on a packed model, under the simple loop: `Model.logits_at`."""
 
     def __init__(self, model: Model, layout: PageLayout) -> None:
-        self.model, self.layout = model, layout
+        self.model, self.layout, self._work = model, layout, Work(model)
         self._random = torch.Generator().manual_seed(0)
 
     def _tokens(self, count: int) -> torch.Tensor:
@@ -147,11 +118,11 @@ class Ours:
         rates, length = getattr(self, name)(rounds)
         rate = statistics.median(rates)
         if name == "prefill":
-            used = rate * 2 * active_weights(self.model)
+            used = rate * self._work.token_operations
         else:
             count = STREAMS if name == "streams" else 1
             rows = count * length * sum(self.layout.row_bytes)
-            used = rate / count * (weight_bytes(self.model, count) + rows)
+            used = rate / count * (self._work.weight_bytes(count) + rows)
         return {
             "tokens_per_second": rate, "lowest": min(rates), "highest": max(rates), "rounds": rates, "used": used,
             "limit": limit, "share": used / limit,

@@ -18,9 +18,9 @@ from typing import Any
 
 import torch
 import transformers
-from machine import processor
 
 import seamount
+from seamount.benchmark import processor
 from seamount.checkpoint import locate
 from seamount.kernels.cpu.limits import read_limit
 from seamount.models import Model, cost

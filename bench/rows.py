@@ -14,10 +14,10 @@ from collections.abc import Callable
 
 import numba
 import torch
-from machine import processor
 from torch import Tensor
 
 from seamount import kernels
+from seamount.benchmark import processor
 from seamount.kernels import reference
 from seamount.kernels.cpu.limits import read_limit
 from seamount.models import load_spec

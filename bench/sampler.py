@@ -13,8 +13,8 @@ from typing import Any
 
 import numba
 import torch
-from machine import processor
 
+from seamount.benchmark import processor
 from seamount.engine import SamplingParams
 from seamount.engine.sampler import Row, SampleState, draw
 from seamount.kernels.cpu.limits import read_limit

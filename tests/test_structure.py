@@ -25,6 +25,7 @@ LAYERS = {
     "checkpoint": 1,
     "models": 2,
     "engine": 3,
+    "benchmark": 5,
     "evaluate": 5,
     "server": 7,
     "cli": 8,
@@ -40,9 +41,10 @@ BUDGET = {
     "checkpoint": 1140,
     "models": 2390,
     "engine": 2100,
+    "benchmark": 400,
     "evaluate": 120,
     "server": 600,
-    "cli": 640,
+    "cli": 840,
     "top": 30,
 }
 MAX_FILE_LINES, MAX_FUNCTION_LINES, MAX_MEDIAN_LINES = 500, 80, 150

@@ -10,6 +10,7 @@ decode    one sequence, a token at a time, after --prompt-tokens
 context   the same after --context-tokens; only a part of them is computed and its cache rows are repeated, since
           computing them all takes minutes: the time of a step depends on how many rows there are, not on what they hold
 streams   --streams sequences, a token each at a time; tokens per second are the sum
+answers   the same with their prompts: --stream-steps tokens each, the first of which comes with the prompt
 
 Every case is tried with flash attention and without, and measured with the faster. The last line is one JSON document.
 """
@@ -88,6 +89,12 @@ class Context:
             last = min(first + _MICRO_BATCH, start + count) - 1
             self.decode([Entry(position, sequence, position == last) for position in range(first, last + 1)])
 
+    def prompts(self, count: int, sequences: int) -> None:
+        """Prompts of all sequences, in micro-batches that hold several; the last token's logits of each."""
+        entries = [Entry(place, number, place == count - 1) for number in range(sequences) for place in range(count)]
+        for first in range(0, len(entries), _MICRO_BATCH):
+            self.decode(entries[first : first + _MICRO_BATCH])
+
     def fill(self, count: int, computed: int) -> None:
         """The first sequence's cache as after `count` tokens, the rows of `computed` ones repeated."""
         self.prefill(min(computed, count))
@@ -157,6 +164,20 @@ def streams(context: Context, arguments: argparse.Namespace) -> Callable[[], flo
     return measure
 
 
+def answers(context: Context, arguments: argparse.Namespace) -> Callable[[], float]:
+    """Seconds for all prompts and all answers."""
+
+    def work() -> None:
+        context.prompts(arguments.prompt_tokens, arguments.streams)
+        _steps(context, arguments.prompt_tokens, arguments.stream_steps - 1, arguments.streams)
+
+    def measure() -> float:
+        context.clear()
+        return _seconds(work)
+
+    return measure
+
+
 def _steps(context: Context, start: int, count: int, sequences: int) -> None:
     for position in range(start, start + count):
         context.decode([Entry(position, sequence) for sequence in range(sequences)])
@@ -180,6 +201,7 @@ def cases(arguments: argparse.Namespace) -> dict[str, Case]:
         "decode": (decode, prompt + steps, 1, steps),
         "context": (long_context, arguments.context_tokens + long, 1, long),
         "streams": (streams, prompt + each, count, count * each),
+        "answers": (answers, prompt + each, count, count * each),
     }
 
 
@@ -243,7 +265,7 @@ def parsed() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--model", type=Path, required=True)
     parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--cases", nargs="+", choices=("prefill", "decode", "context", "streams"))
+    parser.add_argument("--cases", nargs="+", choices=("prefill", "decode", "context", "streams", "answers"))
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--flash", choices=("faster", "on", "off"), default="faster", help="flash attention")
     parser.add_argument("--prefill-tokens", type=int, default=512)

@@ -6,10 +6,15 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from seamount.cli.options import (
+    CacheDirOption,
+    CacheSizeOption,
+    DraftsName,
+    DraftsOption,
     DtypeOption,
     EmbeddedModelArgument,
     JsonOption,
     MaxTokensOption,
+    MemoryOption,
     QuantizeOption,
     SeedOption,
     TemperatureOption,
@@ -32,19 +37,24 @@ def chat(
     seed: SeedOption = None,
     dtype: DtypeOption = None,
     quantize: QuantizeOption = None,
+    memory: MemoryOption = None,
+    cache_dir: CacheDirOption = None,
+    cache_size: CacheSizeOption = "8GiB",
+    drafts: DraftsOption = DraftsName.off,
     json: JsonOption = False,
 ) -> None:
     """Talk to a model. /reset forgets the conversation, /exit or Ctrl-D leaves, Ctrl-C stops an answer."""
     # Imported here because torch costs seconds that other verbs' --help must not pay.
-    from seamount.cli.loading import load_model
-    from seamount.engine import Engine, SamplingParams
+    from seamount.cli.loading import load_engine
+    from seamount.engine import SamplingParams
 
-    loaded = load_model(model, dtype, quantize)
-    if loaded.tokenizer is None or not loaded.tokenizer.has_chat_template:
+    engine = load_engine(model, dtype, quantize, memory, cache_dir, cache_size, drafts)
+    if not engine.tokenizer.has_chat_template:
         raise ConfigError(f"{model} has no chat template, so it cannot chat; use: seamount generate --raw")
     params = SamplingParams(max_tokens=max_tokens, temperature=temperature, top_p=top_p, seed=seed)
     opening = [] if system is None else [{"role": "system", "content": system}]
-    messages = converse(Engine(loaded), loaded.tokenizer, params, opening, echo=not json)
+    with engine:
+        messages = converse(engine, engine.tokenizer, params, opening, echo=not json)
     if json:
         print_json({"model": model, "messages": messages})
 

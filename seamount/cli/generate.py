@@ -6,9 +6,14 @@ from typing import TYPE_CHECKING, Annotated, NamedTuple
 import typer
 
 from seamount.cli.options import (
+    CacheDirOption,
+    CacheSizeOption,
+    DraftsName,
+    DraftsOption,
     DtypeOption,
     JsonOption,
     MaxTokensOption,
+    MemoryOption,
     ModelArgument,
     QuantizeOption,
     SeedOption,
@@ -17,7 +22,6 @@ from seamount.cli.options import (
 )
 from seamount.cli.output import print_json
 from seamount.device import process_age_seconds
-from seamount.errors import ConfigError
 
 if TYPE_CHECKING:
     from seamount.engine import Chunk, Engine, SamplingParams
@@ -33,6 +37,10 @@ def generate(
     stop: Annotated[list[str] | None, typer.Option("--stop", help="End before this text; may be repeated.")] = None,
     dtype: DtypeOption = None,
     quantize: QuantizeOption = None,
+    memory: MemoryOption = None,
+    cache_dir: CacheDirOption = None,
+    cache_size: CacheSizeOption = "8GiB",
+    drafts: DraftsOption = DraftsName.off,
     chat: Annotated[
         bool | None,
         typer.Option(
@@ -50,15 +58,13 @@ def generate(
     import torch  # noqa: F401
 
     torch_import_seconds = time.perf_counter() - started
-    from seamount.cli.loading import load_model
-    from seamount.engine import Engine, SamplingParams
+    from seamount.cli.loading import load_engine
+    from seamount.engine import SamplingParams
 
     started = time.perf_counter()
-    loaded = load_model(model, dtype, quantize)
+    engine = load_engine(model, dtype, quantize, memory, cache_dir, cache_size, drafts)
     load_seconds = time.perf_counter() - started
-    tokenizer = loaded.tokenizer
-    if tokenizer is None:
-        raise ConfigError(f"{model} has no tokenizer, so it cannot read a prompt; add tokenizer.json to it")
+    tokenizer = engine.tokenizer
     if tokenizer.has_chat_template if chat is None else chat:
         prompt_tokens = tokenizer.chat([{"role": "user", "content": prompt}])
     else:
@@ -66,7 +72,8 @@ def generate(
     params = SamplingParams(
         max_tokens=max_tokens, temperature=temperature, top_p=top_p, seed=seed, stop=tuple(stop or ())
     )
-    answer = _stream(Engine(loaded), prompt_tokens, params, echo=not json)
+    with engine:
+        answer = _stream(engine, prompt_tokens, params, echo=not json)
     if not json:
         print()
         return

@@ -1,6 +1,7 @@
 """Arguments and options that several verbs share."""
 
 from enum import StrEnum
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -21,6 +22,13 @@ class FormatName(StrEnum):
     int8 = "int8"
 
 
+class DraftsName(StrEnum):
+    """Where guesses of the next tokens come from."""
+
+    off = "off"
+    ngram = "ngram"
+
+
 class LoadedFormatName(StrEnum):
     """What weights may be as they are loaded: packed, or a GGUF file's own blocks."""
 
@@ -39,6 +47,24 @@ QuantizeOption = Annotated[
     typer.Option("--quantize", help="Pack weights that are not packed; gguf keeps a GGUF file's own."),
 ]
 InitialFormatOption = Annotated[FormatName | None, typer.Option("--quantize", help="Packed weights, in this format.")]
+MemoryOption = Annotated[
+    str | None,
+    typer.Option(
+        "--memory",
+        metavar="SIZE",
+        help="Most memory for cached rows and work, as 8GiB; by default half of what is free.",
+    ),
+]
+CacheDirOption = Annotated[
+    Path | None,
+    typer.Option("--cache-dir", metavar="DIRECTORY", help="Keep cached rows of known beginnings here, for later runs."),
+]
+CacheSizeOption = Annotated[
+    str, typer.Option("--cache-size", metavar="SIZE", help="The most that the directory may hold, as 8GiB.")
+]
+DraftsOption = Annotated[
+    DraftsName, typer.Option("--drafts", help="Guess tokens ahead: answers stay the same, and may come faster.")
+]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON document as the last line of stdout.")]
 MaxTokensOption = Annotated[int, typer.Option("--max-tokens", min=1, help="Longest answer, in tokens.")]
 TemperatureOption = Annotated[

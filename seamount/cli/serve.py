@@ -5,7 +5,17 @@ from typing import Annotated
 
 import typer
 
-from seamount.cli.options import DtypeOption, EmbeddedModelArgument, JsonOption, QuantizeOption
+from seamount.cli.options import (
+    CacheDirOption,
+    CacheSizeOption,
+    DraftsName,
+    DraftsOption,
+    DtypeOption,
+    EmbeddedModelArgument,
+    JsonOption,
+    MemoryOption,
+    QuantizeOption,
+)
 from seamount.cli.output import print_json
 
 
@@ -18,16 +28,20 @@ def serve(
     ] = False,
     dtype: DtypeOption = None,
     quantize: QuantizeOption = None,
+    memory: MemoryOption = None,
+    cache_dir: CacheDirOption = None,
+    cache_size: CacheSizeOption = "8GiB",
+    drafts: DraftsOption = DraftsName.off,
     json: JsonOption = False,
 ) -> None:
     """Serve a model over HTTP, as OpenAI's clients speak it, until Ctrl-C."""
     # Imported here because torch and fastapi cost seconds that other verbs must not pay.
-    from seamount.cli.loading import load_model
+    from seamount.cli.loading import load_engine
     from seamount.server import serve as serve_http
 
-    loaded = load_model(model, dtype, quantize)
     # With --json, stdout is for the document alone.
     show = partial(typer.echo, err=json)
-    serve_http(loaded, host=host, port=port, model_name=model, allow_remote=allow_remote, show=show)
+    with load_engine(model, dtype, quantize, memory, cache_dir, cache_size, drafts) as engine:
+        serve_http(engine, host=host, port=port, model_name=model, allow_remote=allow_remote, show=show)
     if json:
         print_json({"model": model, "host": host, "port": port, "stopped": True})

@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator
 import uvicorn
 
 from seamount.device import process_age_seconds
-from seamount.engine import Engine, LanguageModel
+from seamount.engine import Engine
 from seamount.errors import ConfigError
 from seamount.server.app import create_app
 
@@ -24,7 +24,7 @@ GRACE_SECONDS = 2
 
 
 def serve(
-    model: LanguageModel,
+    engine: Engine,
     host: str = "127.0.0.1",
     port: int = 8000,
     *,
@@ -37,7 +37,6 @@ def serve(
     Once it listens, `show` gets the lines that say where and how to ask.
     Errors: ConfigError if the address is taken, or if others could reach it and `allow_remote` is not set.
     """
-    engine = Engine(model)
     with open_socket(host, port, allow_remote=allow_remote) as listener:
         app = create_app(engine, model_name)
         config = uvicorn.Config(app, log_level="warning", timeout_graceful_shutdown=GRACE_SECONDS + 2)

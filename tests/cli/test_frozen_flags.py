@@ -4,23 +4,13 @@ import typer
 
 from seamount.cli import app
 
+ENGINE = {"--memory", "--cache-dir", "--cache-size", "--drafts"}
+SAMPLING = {"--max-tokens", "--temperature", "--top-p", "--seed"}
+LOADING = {"model", "--dtype", "--quantize"}
 FLAGS = {
-    "serve": {"model", "--host", "--port", "--allow-remote", "--dtype", "--quantize", "--json"},
-    "chat": {
-        "model",
-        "--system",
-        "--max-tokens",
-        "--temperature",
-        "--top-p",
-        "--seed",
-        "--dtype",
-        "--quantize",
-        "--json",
-    },
-    "generate": {
-        *("model", "prompt", "--max-tokens", "--temperature", "--top-p", "--seed", "--stop", "--dtype", "--quantize"),
-        *("--chat", "--raw", "--json"),
-    },
+    "serve": {"--host", "--port", "--allow-remote", "--json"} | LOADING | ENGINE,
+    "chat": {"--system", "--json"} | LOADING | ENGINE | SAMPLING,
+    "generate": {"prompt", "--stop", "--chat", "--raw", "--json"} | LOADING | ENGINE | SAMPLING,
     "bench": set(),
     "inspect": {"model", "--dtype", "--json"},
     "convert": {"model", "directory", "--to", "--overwrite", "--json"},
@@ -29,10 +19,22 @@ FLAGS = {
 }
 
 
-def test_verbs_and_flags():
-    commands = typer.main.get_command(app).commands
-    found = {
-        verb: {
+MEASUREMENTS = {
+    "limits": {"--json"},
+    "decode": {"--streams", "--context", "--tokens", "--rounds", "--temperature", "--memory", "--json"} | LOADING,
+    "prefill": {"--tokens", "--rounds", "--memory", "--json"} | LOADING,
+    "serve": {
+        *("--concurrency", "--prompt-tokens", "--answer-tokens", "--requests", "--prefix-tokens", "--rounds"),
+        *("--temperature", "--memory", "--json"),
+    }
+    | LOADING,
+}
+
+
+def flags(commands):
+    """The arguments and flags of each command."""
+    return {
+        name: {
             flag
             for parameter in command.params
             if parameter.name != "help"
@@ -42,15 +44,13 @@ def test_verbs_and_flags():
                 else [*parameter.opts, *parameter.secondary_opts]
             )
         }
-        for verb, command in commands.items()
+        for name, command in commands.items()
     }
-    assert found == FLAGS
+
+
+def test_verbs_and_flags():
+    assert flags(typer.main.get_command(app).commands) == FLAGS
 
 
 def test_what_can_be_measured():
-    group = typer.main.get_command(app).commands["bench"]
-    found = {
-        name: {flag for parameter in command.params for flag in parameter.opts}
-        for name, command in group.commands.items()
-    }
-    assert {name: flags - {"--help"} for name, flags in found.items()} == {"limits": {"--json"}}
+    assert flags(typer.main.get_command(app).commands["bench"].commands) == MEASUREMENTS

@@ -119,6 +119,21 @@ def test_generate_with_a_seed_repeats(run, tiny_directory):
     assert sampled[0] == sampled[1] != sampled[2]
 
 
+def test_generate_keeps_rows_for_the_next_process(run, document, tiny_directory, tmp_path):
+    asked = ("generate", tiny_directory, "x" * 80, "--raw", "--max-tokens", 4, "--json")
+    engine = ("--memory", "64MiB", "--cache-dir", tmp_path / "rows", "--cache-size", "1MiB", "--drafts", "ngram")
+    cold, kept, warm = (document(run(*asked, *options))["token_ids"] for options in ((), engine, engine))
+    assert cold == kept == warm
+    assert any(path.is_file() for path in (tmp_path / "rows").rglob("*"))
+
+
+@pytest.mark.parametrize("option", ["--memory", "--cache-size"])
+def test_sizes_of_the_engine_are_checked(run, tiny_directory, tmp_path, option):
+    result = run("generate", tiny_directory, "x", "--cache-dir", tmp_path / "rows", option, "much")
+    assert result.exit_code == 2
+    assert "= 'much'; allowed are bytes" in result.stderr
+
+
 def test_chat_turns_and_reset(run, document, tiny_directory):
     spoken = "one\n\n/reset\ntwo\nthree\n/exit\nnever read\n"
     result = run("chat", tiny_directory, "--max-tokens", 4, "--system", "Be brief.", "--json", input=spoken)

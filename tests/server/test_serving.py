@@ -24,11 +24,12 @@ import sys, time
 from pathlib import Path
 sys.path.insert(0, sys.argv[1])
 from toy_model import ToyModel, toy_tokenizer
+from seamount.engine import Engine
 from seamount.server import serve
 model = ToyModel(toy_tokenizer(Path(sys.argv[2])))
 model.speak("on and on ", then_end=False)
 model.before_step = lambda: time.sleep(0.01)
-serve(model, port=0, model_name="it's a toy", show=lambda text: print(text, flush=True))
+serve(Engine(model), port=0, model_name="it's a toy", show=lambda text: print(text, flush=True))
 print("left cleanly")
 """
 

@@ -1,20 +1,9 @@
-"""`seamount bench`: what this machine can do."""
+"""`seamount bench limits`: what this machine can do at most."""
 
-import typer
-
-from seamount.cli.failures import FailingCleanly
 from seamount.cli.options import JsonOption
 from seamount.cli.output import print_json
 
-bench = typer.Typer(cls=FailingCleanly, no_args_is_help=True, help="Measure this machine.")
 
-
-@bench.callback()
-def _bench() -> None:
-    """Measure this machine."""
-
-
-@bench.command("limits")
 def limits(json: JsonOption = False) -> None:
     """The instructions that the CPU kernels use here, and the measured limits of memory and arithmetic."""
     # Imported here because numba and torch cost seconds that other verbs' --help must not pay.
