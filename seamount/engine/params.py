@@ -123,7 +123,8 @@ def _is_token(value: object) -> bool:
 
 
 def _is_number(value: Any) -> bool:
+    if not isinstance(value, Real) or isinstance(value, bool):
+        return False
     # Not by math.isfinite, which fails for integers that are too large for a float.
-    return (
-        isinstance(value, Real) and not isinstance(value, bool) and -sys.float_info.max <= value <= sys.float_info.max
-    )
+    number: Any = value
+    return bool(-sys.float_info.max <= number <= sys.float_info.max)
