@@ -49,6 +49,7 @@ class SampleState:
         prompt = sorted(set(prompt_tokens)) if self._counts_all else []
         ids = sorted({*prompt, *params.logit_bias})
         self._tokens = np.array([(token, 0, False, params.logit_bias.get(token, 0)) for token in ids], dtype=_TOKENS)
+        self._may_edit = self._counts_answer or self._counts_all or bool(params.min_tokens) or bool(params.logit_bias)
         self._tokens["is_in_prompt"] = np.isin(self._tokens["id"], prompt)
 
     def push(self, token: int) -> None:
@@ -58,6 +59,8 @@ class SampleState:
 
     def draw(self, logits_W: np.ndarray, row: Row, *, forbids_end: bool = True) -> kernels.Draw:
         """What the kernel is to do with a row. `forbids_end`: whether min_tokens counts."""
+        if not self._may_edit:
+            return self._draw._replace(position=row.position, mask=row.mask)
         tokens, edits = self._tokens, None
         for token in row.drafts:
             tokens = self._pushed(tokens, token)
@@ -118,7 +121,7 @@ def draw(logits_nW: torch.Tensor, rows: Sequence[Row], vocab_size: int) -> list[
     Shapes: logits_nW (n, W) float32, W at least vocab_size: what stands behind that many tokens is padding.
     Errors: AssertionError where a mask allows nothing.
     """
-    on_cpu_nW = logits_nW[:, :vocab_size].detach().float().cpu()
+    on_cpu_nW = logits_nW[:, :vocab_size].cpu()
     draws = [row.state.draw(logits_W, row) for logits_W, row in zip(on_cpu_nW.numpy(), rows, strict=True)]
     tokens = kernels.draw_tokens(on_cpu_nW, draws)
     for i, row in enumerate(rows):

@@ -149,12 +149,19 @@ def feed_forward(x_TD: Tensor, gate_up: Tensor | Packed, down: Tensor | Packed) 
 
 def draw_tokens(logits_nW: Tensor, draws: Sequence[Draw]) -> list[int]:
     """Each row's token, filtered and drawn: see reference.draw_tokens. Logits on a GPU are moved to the CPU."""
-    return sampling.draw_tokens(logits_nW.detach().float().cpu(), draws)
+    return sampling.draw_tokens(_as_float32(logits_nW), draws)
 
 
 def top_tokens(values_nW: Tensor, count: int) -> Tensor:
     """The ids of each row's largest numbers, on the CPU: see reference.top_tokens."""
-    return sampling.top_tokens(values_nW.detach().float().cpu(), count)
+    return sampling.top_tokens(_as_float32(values_nW), count)
+
+
+def _as_float32(tensor: Tensor) -> Tensor:
+    """On the CPU and without a gradient; what is so already is not asked to become it, which takes microseconds."""
+    if tensor.is_cpu and tensor.dtype is torch.float32 and not tensor.requires_grad:
+        return tensor
+    return tensor.detach().float().cpu()
 
 
 __all__ = [

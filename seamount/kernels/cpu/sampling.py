@@ -392,6 +392,8 @@ def draw_tokens(logits_nW: Tensor, draws: Sequence[Draw]) -> list[int]:
 
 def _all_edits(draws: Sequence[Draw], W: int) -> tuple[np.ndarray, np.ndarray]:
     """The edits of all rows, one row's behind the other's."""
+    if all(draw.edits is None for draw in draws):
+        return _NO_TOKENS, _NO_VALUES
     ids, values = zip((_NO_TOKENS, _NO_VALUES), *(draw.edits for draw in draws if draw.edits is not None), strict=True)
     all_ids, all_values = np.concatenate(ids), np.concatenate(values)
     assert (all_ids.dtype, all_values.dtype, len(all_ids)) == (np.int64, np.float32, len(all_values)), "bad edits"
