@@ -27,6 +27,7 @@ class DraftsName(StrEnum):
 
     off = "off"
     ngram = "ngram"
+    mtp = "mtp"
 
 
 class LoadedFormatName(StrEnum):

@@ -37,16 +37,17 @@ class EngineConfig:
     """Where pages of cached rows are kept on disk; None: nowhere."""
     cache_size: int | str = "8GiB"
     """The most that the directory may hold."""
-    drafts: Literal["off", "ngram"] = "off"
-    """Where guesses of the next tokens come from: they change the time that an answer takes, and nothing else."""
+    drafts: Literal["off", "ngram", "mtp"] = "off"
+    """Where guesses of the next tokens come from: the text so far, or the model's MTP layers. They change the time that
+    an answer takes, and nothing else."""
 
     def __post_init__(self) -> None:
         for field in ("step_tokens", "mixed_tokens", "max_running", "max_waiting"):
             value = getattr(self, field)
             if not isinstance(value, int) or isinstance(value, bool) or value < 1:
                 raise ConfigError(f"{field} = {value!r}; allowed is an integer of 1 or more")
-        if self.drafts not in ("off", "ngram"):
-            raise ConfigError(f"drafts = {self.drafts!r}; allowed are off and ngram")
+        if self.drafts not in ("off", "ngram", "mtp"):
+            raise ConfigError(f"drafts = {self.drafts!r}; allowed are off, ngram and mtp")
 
     @property
     def memory_bytes(self) -> int:

@@ -13,10 +13,12 @@ from typing import Any, Self, cast
 
 from seamount.engine.config import EngineConfig
 from seamount.engine.disk_tier import DiskTier, root_key
-from seamount.engine.drafts import Drafter, NGrams
+from seamount.engine.drafts import Drafter, DraftSource
 from seamount.engine.generation import Generation
 from seamount.engine.grammar_compiler import GrammarCompiler
 from seamount.engine.metrics import Metrics
+from seamount.engine.mtp_drafts import MTPDrafts
+from seamount.engine.ngram_drafts import NGrams
 from seamount.engine.params import SamplingParams
 from seamount.engine.prefix_cache import PrefixCache
 from seamount.engine.request import Request, Sequence, Sink
@@ -51,10 +53,13 @@ class Engine:
         self.tokenizer: Tokenizer = model.tokenizer
         self.metrics = Metrics()
         self._model = model
-        pages = Pages(model.page_layout, self._page_count(), model.device)
+        self._drafts = self._draft_source()
+        has_mtp = isinstance(self._drafts, MTPDrafts)
+        self._layout = cast(Model, model).layout(has_mtp=True) if has_mtp else model.page_layout
+        pages = Pages(self._layout, self._page_count(), model.device)
         self._tier = self._open_tier(pages.layout.nbytes)
         self._store = PrefixCache(pages, self._tier, self._root_key())
-        drafter = Drafter(NGrams() if self.config.drafts == "ngram" else None)
+        drafter = Drafter(self._drafts)
         self._scheduler = Scheduler(self._store, self.config, drafter)
         self._stepper = Stepper(model, model.tokenizer, self._scheduler, drafter, self.metrics)
         self._grammars = GrammarCompiler(model.tokenizer, model.spec.vocab_size)
@@ -194,18 +199,22 @@ class Engine:
 
     def _root_key(self) -> bytes:
         """What stands for the model's weights and the layout of a page in the keys of the disk's pages."""
-        return (
-            b""
-            if self._tier is None
-            else root_key(fingerprint(cast(Model, self._model)), self._model.page_layout.description)
-        )
+        return b"" if self._tier is None else root_key(fingerprint(cast(Model, self._model)), self._layout.description)
+
+    def _draft_source(self) -> DraftSource | None:
+        if self.config.drafts != "mtp":
+            return NGrams() if self.config.drafts == "ngram" else None
+        if not len(getattr(self._model, "mtp", ())):
+            raise ConfigError("drafts = 'mtp', and this model has no MTP layers; allowed are off and ngram")
+        return MTPDrafts(cast(Model, self._model))
 
     def _page_count(self) -> int:
         """As many pages as the budget holds, but no more than so many answers could ever fill."""
-        model, config = self._model, self.config
-        layout = model.page_layout
+        model, config, layout = self._model, self.config, self._layout
         # Everyone who decodes has a place in each step, also where those are more than step_tokens.
         work = model.step_bytes(max(config.step_tokens, config.max_running), most_logits(config))
+        if isinstance(self._drafts, MTPDrafts):
+            work += self._drafts.nbytes(max(config.step_tokens, config.max_running), config.max_running)
         if config.cache_directory is not None:
             work += max(config.queue_bytes, layout.nbytes)
         count = (config.memory_bytes - work) // layout.nbytes

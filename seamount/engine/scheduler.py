@@ -41,10 +41,15 @@ class Work:
     drafts: list[int] = field(default_factory=list)
 
     @property
-    def cache(self) -> Cache:
-        """The sequence's rows."""
+    def rows(self) -> HeldRows:
+        """The sequence's rows and their pages."""
         assert self.sequence.rows is not None, "planned work has rows"
-        return self.sequence.rows.cache
+        return self.sequence.rows
+
+    @property
+    def cache(self) -> Cache:
+        """The same rows as the model sees them."""
+        return self.rows.cache
 
     @property
     def tokens(self) -> list[int]:
@@ -81,9 +86,9 @@ class Scheduler:
         """The work of the next step: those that decode, then prompts as far as the budget goes, then new ones."""
         preempted = self.preemptions
         decoding = [sequence for sequence in self.running if sequence.missing == 1]
-        self._drafter.begin(len(decoding))
         works = [self._decode(sequence) for sequence in decoding]
-        plan = [work for work in works if work is not None]
+        plan = [work for work in works if work is not None and work.sequence.rows is not None]
+        self._add_drafts(plan)
         budget = self._config.step_tokens - sum(work.count + len(work.drafts) for work in plan)
         if plan:
             budget = min(budget, self._config.mixed_tokens)
@@ -130,14 +135,22 @@ class Scheduler:
     def _decode(self, sequence: Sequence) -> Work | None:
         if sequence.rows is None:
             return None
+        return Work(sequence, 1, True) if self._reserve(sequence, sequence.rows.cache.length + 1) else None
+
+    def _add_drafts(self, plan: list[Work]) -> None:
+        """Let those that decode guess, as far as it pays and pages are to be had: nobody is preempted for a guess."""
         most = min(self._config.step_tokens, self._config.max_running + DRAFTED_TOKENS)
-        room = min(sequence.room - 1, most // len(self.running) - 1)
+        share = most // max(1, len(self.running)) - 1
         # Of a prompt's last token the logits alone are wanted.
-        drafts = self._drafter.propose(sequence, room) if sequence.drawn else []
-        length = sequence.rows.cache.length + 1
-        if drafts and not sequence.rows.reserve(length + len(drafts)):
-            drafts = []  # nobody is preempted for a guess
-        return Work(sequence, 1, True, drafts) if self._reserve(sequence, length) else None
+        answers = [work.sequence for work in plan if work.sequence.drawn]
+        counts = self._drafter.counts({sequence: min(sequence.room - 1, share) for sequence in answers})
+        for work in plan:
+            count = counts.get(work.sequence, 0)
+            if count and not work.rows.reserve(work.cache.length + 1 + count):
+                del counts[work.sequence]
+        drafts = self._drafter.guess(counts)
+        for work in plan:
+            work.drafts = drafts.get(work.sequence, [])
 
     def _prefill(self, plan: list[Work], sequence: Sequence, budget: int) -> int:
         count = min(sequence.missing, budget)

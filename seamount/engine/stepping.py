@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
+from collections.abc import Sequence as Each
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any, Protocol
@@ -52,6 +53,9 @@ class LanguageModel(Protocol):
 
     def logits_at(self, tokens_T: Tensor, batch: Batch, wanted: Any) -> Tensor:
         """Logits after some tokens of a flat batch: (wanted, W), float32; the batch's rows are written."""
+
+    def logits_and_hidden(self, tokens_T: Tensor, batch: Batch, wanted: Any) -> tuple[Tensor, Tensor]:
+        """The same, and all tokens' hidden states: (T, D); asked for only where drafts are made of them."""
 
 
 @dataclass(slots=True)
@@ -107,7 +111,7 @@ class Stepper:
             flat = [one for group in draws for one in group]
             masks = self._beside.submit(_find_masks, flat) if any(one.sequence.matcher for one in flat) else None
             planned = time.perf_counter()
-            logits_nW = self._forward(plan)
+            logits_nW, hidden = self._forward(plan)
             ran = time.perf_counter()
             _find_masks(flat) if masks is None else masks.result()
             self._score_prompts(plan, logits_nW)
@@ -120,7 +124,8 @@ class Stepper:
             for request in dict.fromkeys(sequence.request for sequence in workers):
                 self.fail(request, error)
             return []
-        chunks = [chunk for work, group in zip(plan, draws, strict=True) for chunk in self._settled(work, group)]
+        settled = [self._settled(*each) for each in zip(plan, draws, hidden, strict=True)]
+        chunks = [chunk for own in settled for chunk in own]
         seconds = time.perf_counter() - started
         self._metrics.count_step(seconds, ran - planned, sampled - ran)
         if all(work.count == 1 and work.is_last for work in plan):
@@ -152,18 +157,22 @@ class Stepper:
             return [_Draw(sequence, [], row) for sequence in request.sequences]
         return [_Draw(work.sequence, work.drafts, row)]
 
-    def _forward(self, plan: list[Work]) -> Tensor:
+    def _forward(self, plan: list[Work]) -> tuple[Tensor, Each[Tensor | None]]:
+        """The wanted logits, and each work's hidden states where drafts are made of them."""
         tokens: list[int] = []
         wanted: list[int] = []
         for work in plan:
             tokens += work.tokens
             wanted += range(len(tokens) - work.num_logits, len(tokens))
-        device = self._model.device
-        with torch.inference_mode():
-            batch = Batch.of([len(work.tokens) for work in plan], [work.cache for work in plan], device)
-            logits_nW = self._model.logits_at(torch.tensor(tokens, device=device), batch, wanted)
+        device, lengths = self._model.device, [len(work.tokens) for work in plan]
         self._metrics.computed_tokens += len(tokens)
-        return logits_nW
+        with torch.inference_mode():
+            batch = Batch.of(lengths, [work.cache for work in plan], device)
+            tokens_T = torch.tensor(tokens, device=device)
+            if self._drafter.needs_hidden:
+                logits_nW, hidden_TD = self._model.logits_and_hidden(tokens_T, batch, wanted)
+                return logits_nW, hidden_TD.split(lengths)
+            return self._model.logits_at(tokens_T, batch, wanted), [None] * len(plan)
 
     def _score_prompts(self, plan: list[Work], logits_nW: Tensor) -> None:
         row = 0
@@ -198,20 +207,21 @@ class Stepper:
             count = len(one.masks)
             one.drawn, drawn = drawn[:count], drawn[count:]
 
-    def _settled(self, work: Work, draws: list[_Draw]) -> list[Chunk]:
+    def _settled(self, work: Work, draws: list[_Draw], hidden_TD: Tensor | None) -> list[Chunk]:
         """What was drawn; nothing where the request fails, or has failed with another of its answers."""
         if work.sequence.rows is None:
             return []
         try:
-            return self._settle(work, draws)
+            return self._settle(work, draws, hidden_TD)
         except Exception as error:  # noqa: BLE001 - a request's border
             self.fail(work.sequence.request, error)
             return []
 
-    def _settle(self, work: Work, draws: list[_Draw]) -> list[Chunk]:
+    def _settle(self, work: Work, draws: list[_Draw], hidden_TD: Tensor | None) -> list[Chunk]:
         """Take what was drawn, and let others use the rows that stand."""
         sequence, request = work.sequence, work.sequence.request
         done = work.cache.length - len(work.drafts)
+        first = done - work.count
         chunks = [self._accept(one) for one in draws]
         for one in draws:
             if one.error is not None:
@@ -222,11 +232,14 @@ class Stepper:
             self._metrics.count_drafts(len(work.drafts), accepted)
             done += accepted
         work.cache.length = done
-        assert sequence.rows is not None
-        sequence.rows.share(sequence.tokens)
+        if hidden_TD is not None:
+            self._drafter.read(sequence, first, hidden_TD[: done - first])
+        work.rows.share(sequence.tokens)
         for one, own in zip(draws, chunks, strict=True):
             if own[-1].finish_reason is None and one.sequence is not sequence:
-                self._scheduler.join(one.sequence, sequence.rows.fork())
+                if hidden_TD is not None:
+                    self._drafter.fork(sequence, one.sequence)
+                self._scheduler.join(one.sequence, work.rows.fork())
         for one, own in zip(draws, chunks, strict=True):
             if own[-1].finish_reason is not None:
                 self._finish(one.sequence)

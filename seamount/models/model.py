@@ -31,7 +31,8 @@ class Model(nn.Module):
         self.layers = nn.ModuleList(Layer(layer, spec, number) for number, layer in enumerate(spec.layers))
         self.norm = RMSNorm(spec.hidden_size, spec.rms_norm_eps)
         self.lm_head = None if spec.tie_word_embeddings else Linear(spec.hidden_size, spec.vocab_size)
-        self.mtp = nn.ModuleList(MTPLayer(layer, spec, number) for number, layer in enumerate(spec.mtp_layers))
+        mtp_layers = enumerate(spec.mtp_layers, start=len(spec.layers))  # their rows stand behind the others' in a page
+        self.mtp = nn.ModuleList(MTPLayer(layer, spec, number) for number, layer in mtp_layers)
         self._program: Program | None = None
         self._graphs = DecodeGraphs(self)
         self._has_chosen = False  # whether `_program` was looked for: weights may be packed after this constructor
@@ -66,14 +67,26 @@ class Model(nn.Module):
         single tokens are captured as graphs (see graphs.py).
         Errors: RequestError for a place outside the batch; ContextOverflow where a cache is full.
         """
-        if not all(0 <= place < len(tokens_T) for place in wanted):
-            raise RequestError(f"logits were asked for at {list(wanted)}, and the batch has {len(tokens_T)} tokens")
+        _require_places(wanted, len(tokens_T))
         if (program := self._chosen()) is not None:
             with torch.no_grad():
                 return program.logits(tokens_T, batch, wanted)
         if self.device.type == "cuda" and not torch.is_grad_enabled() and self._graphs.suits(batch, wanted):
             return self._graphs.logits(tokens_T, batch)
         return self.head(self.hidden(tokens_T, batch)[list(wanted)])
+
+    def logits_and_hidden(self, tokens_T: Tensor, batch: Batch, wanted: Sequence[int]) -> tuple[Tensor, Tensor]:
+        """`logits_at` with the same bits, and all tokens' hidden states as MTP layers read them: (T, D).
+
+        Errors: as `logits_at`.
+        """
+        _require_places(wanted, len(tokens_T))
+        if (program := self._chosen()) is not None:
+            with torch.no_grad():
+                logits_nW, x_TD = program.logits_and_stream(tokens_T, batch, wanted)
+                return logits_nW, self.norm(x_TD.to(self.dtype))
+        hidden_TD = self.hidden(tokens_T, batch)
+        return self.head(hidden_TD[list(wanted)]), hidden_TD
 
     def step_bytes(self, num_tokens: int, num_logits: int) -> int:
         """The most memory that `logits_at` takes for so many tokens, beside the weights and the cached rows.
@@ -84,7 +97,14 @@ class Model(nn.Module):
         logits = 3 * num_logits * self.spec.vocab_size * 4
         if (program := self._chosen()) is not None:
             return logits + program.reserve(num_tokens, self.spec.context_length)
-        return logits + 4 * num_tokens * (4 * self.spec.hidden_size + max(map(_widest, self.spec.layers)))
+        return logits + self._modules_bytes(num_tokens, self.spec.layers)
+
+    def mtp_bytes(self, num_tokens: int, num_logits: int) -> int:
+        """About the most memory that `mtp_hidden` takes for so many tokens, and `head` for so many logits."""
+        return self._modules_bytes(num_tokens, self.spec.mtp_layers) + num_logits * self.spec.vocab_size * 8
+
+    def _modules_bytes(self, num_tokens: int, layers: Sequence[LayerSpec]) -> int:
+        return 4 * num_tokens * (4 * self.spec.hidden_size + max(map(_widest, layers)))
 
     def _chosen(self) -> Program | None:
         if not self._has_chosen:
@@ -111,18 +131,25 @@ class Model(nn.Module):
         batch = Batch.fresh([T] * B, tokens_BT.device)
         hidden_BTD = self.hidden(tokens_BT.flatten(), batch).unflatten(0, (B, T))
         predictions = []
-        for depth, layer in enumerate(self.mtp, start=1):
+        for depth in range(1, len(self.mtp) + 1):
             ahead = Batch.fresh([T - depth] * B, tokens_BT.device)
-            next_embedding_TD = self.embed_tokens(tokens_BT[:, depth:].flatten())
-            hidden_TD = layer(hidden_BTD[:, :-1].flatten(0, 1), next_embedding_TD, ahead)
+            hidden_TD = self.mtp_hidden(depth, hidden_BTD[:, :-1].flatten(0, 1), tokens_BT[:, depth:].flatten(), ahead)
             hidden_BTD = hidden_TD.unflatten(0, (B, T - depth))
             predictions.append(self.head(hidden_TD).unflatten(0, (B, T - depth)))
         return predictions
 
+    def mtp_hidden(self, depth: int, hidden_TD: Tensor, tokens_T: Tensor, batch: Batch) -> Tensor:
+        """One MTP layer, from 1: hidden states of the depth before, and the token `depth` places on -> (T, D).
+
+        `head` makes logits of them. The layer's rows are written, and count as cached only with the main layers' own.
+        A packed model's MTP layers run operation by operation.
+        """
+        return self.mtp[depth - 1](hidden_TD, self.embed_tokens(tokens_T), batch)
+
     @property
     def page_layout(self) -> PageLayout:
         """What a page of cached rows holds."""
-        return PageLayout([layer.attention.cache_dim for layer in self.spec.layers], self.dtype)
+        return self.layout()
 
     @property
     def compressed_layout(self) -> PageLayout:
@@ -130,8 +157,16 @@ class Model(nn.Module):
 
         Errors: ConfigError for a latent or a head of a width that 16 does not divide.
         """
-        formats = [layer.attention.row_format for layer in self.spec.layers]
-        return PageLayout([form.dim for form in formats], self.dtype, formats)
+        return self.layout(is_compressed=True)
+
+    def layout(self, *, is_compressed: bool = False, has_mtp: bool = False) -> PageLayout:
+        """The same, and where asked for with the rows of the MTP layers behind the others.
+
+        Errors: as for compressed_layout.
+        """
+        layers = self.spec.layers + (self.spec.mtp_layers if has_mtp else ())
+        formats = [layer.attention.row_format for layer in layers] if is_compressed else ()
+        return PageLayout([layer.attention.cache_dim for layer in layers], self.dtype, formats)
 
     def new_cache(self, capacity: int) -> Cache:
         """An empty cache for one sequence of at most `capacity` tokens.
@@ -186,6 +221,11 @@ class Model(nn.Module):
             raise RequestError(f"token ids run from {low} to {high}; this model has 0 to {self.spec.vocab_size - 1}")
         B, T = tokens_BT.shape
         return B, T
+
+
+def _require_places(wanted: Sequence[int], count: int) -> None:
+    if not all(0 <= place < count for place in wanted):
+        raise RequestError(f"logits were asked for at {list(wanted)}, and the batch has {count} tokens")
 
 
 def _widest(layer: LayerSpec) -> int:

@@ -82,6 +82,11 @@ class Program:
         with self._lock:
             return self._logits(tokens_T, batch, wanted)
 
+    def logits_and_stream(self, tokens_T: Tensor, batch: Batch, wanted: Sequence[int]) -> tuple[Tensor, Tensor]:
+        """`logits`, and the residual stream of all tokens behind the last layer: (T, D), float32."""
+        with self._lock:
+            return self._logits(tokens_T, batch, wanted), self._step.stream(len(tokens_T))
+
     def reserve(self, num_tokens: int, num_rows: int) -> int:
         """Make room for steps of so many tokens, and sequences of so many rows; the bytes that they may take.
 
@@ -104,9 +109,10 @@ class Program:
         sequence_T = np.repeat(np.arange(len(batch.lengths)), batch.lengths)
         layout = pages.layout
         self._layers[:, layer_record("page_bytes")] = layout.nbytes
-        self._layers[:, layer_record("row_bytes")] = layout.row_bytes
-        self._layers[:, layer_record("compressed")] = [form.compressed if form else 0 for form in layout.formats]
-        self._layers[:, layer_record("row_group")] = [form.group if form else 0 for form in layout.formats]
+        self._layers[:, layer_record("row_bytes")] = layout.row_bytes[: len(spec.layers)]
+        formats = layout.formats[: len(spec.layers)]  # behind them stand MTP layers' rows
+        self._layers[:, layer_record("compressed")] = [form.compressed if form else 0 for form in formats]
+        self._layers[:, layer_record("row_group")] = [form.group if form else 0 for form in formats]
         for number, rope in enumerate(self._ropes):
             cos_TR, sin_TR = batch.rope(rope)
             self._layers[number, layer_record("rope_cos")] = cos_TR.data_ptr()

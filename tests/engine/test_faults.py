@@ -53,7 +53,10 @@ def test_a_prompt_that_is_preempted_is_scored_from_its_beginning(model: ToyModel
     assert pressed.prompt_logprobs == alone.prompt_logprobs
 
 
-def test_the_last_token_of_a_scored_prompt_is_followed_by_no_draft(model: ToyModel) -> None:
+def test_the_last_token_of_a_scored_prompt_is_followed_by_no_draft(
+    model: ToyModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Drafter, "counts", lambda self, rooms: dict(rooms) if self._source else {})
     prompt, params = [1, 2, 3] * 21 + [1, 2], SamplingParams(max_tokens=9, seed=1, prompt_logprobs=2, logprobs=1)
     (expected,) = Engine(model).generate([prompt], params)
     engine = Engine(model, drafts="ngram")
@@ -126,7 +129,7 @@ def test_several_answers_that_fail_in_one_step_harm_no_other_request(
     assert engine.metrics.failed == 1
 
 
-@pytest.mark.parametrize("place", ["push", "propose"])
+@pytest.mark.parametrize("place", ["push", "counts"])
 def test_a_fault_of_our_own_ends_in_an_error_and_not_the_engine(
     model: ToyModel, monkeypatch: pytest.MonkeyPatch, place: str
 ) -> None:
@@ -135,8 +138,8 @@ def test_a_fault_of_our_own_ends_in_an_error_and_not_the_engine(
     original = getattr(owner, place)
 
     def broken(self: Any, *arguments: Any) -> Any:
-        sequence = self if place == "push" else arguments[0]
-        if sequence.request.prompt[0] == 13 and sequence.drawn == 2:
+        sequences = [self] if place == "push" else list(arguments[0])
+        if any(sequence.request.prompt[0] == 13 and sequence.drawn == 2 for sequence in sequences):
             raise ZeroDivisionError
         return original(self, *arguments)
 

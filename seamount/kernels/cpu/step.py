@@ -122,6 +122,10 @@ class Step:
         launch(run_layers, [self._record.ctypes.data], workers=threads)
         return logits
 
+    def stream(self, num_tokens: int) -> Tensor:
+        """A copy of what the last run left of its tokens, before the final norm: (T, D), float32."""
+        return self._x[:num_tokens, : self._hidden].clone()
+
     def reserve(self, num_tokens: int, num_rows: int) -> int:
         """Lay the workspace out for so many tokens, and for splitting sequences of so many rows: its bytes."""
         self._lay_out(num_tokens, num_rows)

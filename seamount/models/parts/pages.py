@@ -76,10 +76,16 @@ class Cache:
     capacity: the most tokens; by default as many as the table's pages hold. A table may be longer than what is in use.
     """
 
-    def __init__(self, pages: Pages, table: Sequence[int], capacity: int | None = None) -> None:
+    def __init__(self, pages: Pages, table: Sequence[int] | np.ndarray, capacity: int | None = None) -> None:
         self.pages, self.length = pages, 0
         self.table = np.array(table, np.int64)
         self.capacity = len(table) * PAGE if capacity is None else capacity
+
+    def at(self, length: int) -> "Cache":
+        """The same pages as if so many rows were written, for layers that are behind or ahead of the others."""
+        cache = Cache(self.pages, self.table, self.capacity)
+        cache.length = length
+        return cache
 
     def require(self, count: int) -> None:
         """Errors: ContextOverflow if there is no room for so many more tokens."""
