@@ -40,7 +40,7 @@ BUDGET = {
     "tokenizer": 1000,
     "checkpoint": 1140,
     "models": 2390,
-    "engine": 2205,
+    "engine": 2260,
     "benchmark": 400,
     "evaluate": 120,
     "server": 600,

@@ -33,6 +33,9 @@ class EngineConfig:
     """Answers that may be at work at once."""
     max_waiting: int = 1024
     """Requests that may wait; beyond it a request is refused."""
+    rows: Literal["exact", "compressed"] = "exact"
+    """How cached rows are stored: as the model computes them, or as int8 with scales, in about half of the memory. Then
+    answers are other ones, by less than what int8 weights change."""
     cache_directory: Path | str | None = None
     """Where pages of cached rows are kept on disk; None: nowhere."""
     cache_size: int | str = "8GiB"
@@ -46,6 +49,8 @@ class EngineConfig:
             value = getattr(self, field)
             if not isinstance(value, int) or isinstance(value, bool) or value < 1:
                 raise ConfigError(f"{field} = {value!r}; allowed is an integer of 1 or more")
+        if self.rows not in ("exact", "compressed"):
+            raise ConfigError(f"rows = {self.rows!r}; allowed are exact and compressed")
         if self.drafts not in ("off", "ngram", "mtp"):
             raise ConfigError(f"drafts = {self.drafts!r}; allowed are off, ngram and mtp")
 

@@ -54,8 +54,9 @@ class Engine:
         self.metrics = Metrics()
         self._model = model
         self._drafts = self._draft_source()
-        has_mtp = isinstance(self._drafts, MTPDrafts)
-        self._layout = cast(Model, model).layout(has_mtp=True) if has_mtp else model.page_layout
+        self._layout = model.page_layout
+        if (has_mtp := isinstance(self._drafts, MTPDrafts)) or self.config.rows == "compressed":
+            self._layout = cast(Model, model).layout(is_compressed=self.config.rows == "compressed", has_mtp=has_mtp)
         pages = Pages(self._layout, self._page_count(), model.device)
         self._tier = self._open_tier(pages.layout.nbytes)
         self._store = PrefixCache(pages, self._tier, self._root_key())

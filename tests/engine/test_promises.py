@@ -106,6 +106,18 @@ def test_alone_or_among_63_others(models: dict[str, Model], kind: str) -> None:
     assert results[0] is not None
 
 
+@pytest.mark.parametrize("kind", ["gqa bfloat16", "mla float32", "mla-moe int8"])
+def test_compressed_rows_keep_the_promises_and_take_less(models: dict[str, Model], kind: str) -> None:
+    workload, model = crowd(12), models[kind]
+    engine = pool_engine(model, 40, rows="compressed", drafts="ngram", step_tokens=70)
+    results = together(engine, workload, lambda: poison(engine))
+    engine.check()
+    for result, ask in zip(results, workload, strict=True):
+        assert result in (alone(cold(model, rows="compressed"), ask), None)
+    assert engine.metrics.page_bytes < 0.7 * model.page_layout.nbytes
+    assert results[0] != alone(cold(model), workload[0])
+
+
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_hit_equals_a_cold_run_also_over_rows_that_decode_wrote(models: dict[str, Model], kind: str) -> None:
     engine = pool_engine(models[kind], 12, drafts="ngram")

@@ -135,7 +135,14 @@ def test_too_much_is_refused_by_name(model: ToyModel) -> None:
     while engine.has_work:
         engine.step()
     engine.add([1])
-    for options in ({"memory": "8 GigaByte"}, {"memory": 0}, {"memory": 255}, {"step_tokens": 0}, {"drafts": "all"}):
+    for options in (
+        {"memory": "8 GigaByte"},
+        {"memory": 0},
+        {"memory": 255},
+        {"step_tokens": 0},
+        {"drafts": "all"},
+        {"rows": "int8"},
+    ):
         with pytest.raises(ConfigError, match=next(iter(options))):
             Engine(model, **options)
 

@@ -40,7 +40,7 @@ class PoolEngine(Engine):
     """An engine whose `memory` is that of its pages alone, so that a test can say how many there are."""
 
     def _page_count(self) -> int:
-        return self.config.memory_bytes // self._model.page_layout.nbytes
+        return self.config.memory_bytes // self._layout.nbytes
 
 
 def pool_engine(model: Model, pages: int, **options: object) -> Engine:
