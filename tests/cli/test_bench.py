@@ -5,6 +5,8 @@ import importlib.util
 import pytest
 
 import seamount
+from seamount.engine import EngineConfig
+from seamount.engine.scheduler import most_logits
 
 TINY = ("--rounds", 1, "--memory", "64MiB", "--json")
 
@@ -88,7 +90,7 @@ def test_values_that_are_not_allowed_are_named(run, wordless, arguments, message
 
 def test_streams_that_do_not_fit_together_are_refused(run, wordless):
     model = seamount.load(wordless)
-    memory = model.step_bytes(512, 64) + 8 * model.page_layout.nbytes
+    memory = model.step_bytes(512, most_logits(EngineConfig())) + 8 * model.page_layout.nbytes
     asked = ("--streams", 3, "--context", 200, "--tokens", 4, "--rounds", 1)
     result = run("bench", "decode", wordless, *asked, "--memory", memory)
     assert result.exit_code == 2
