@@ -250,6 +250,15 @@ def test_places_outside_the_batch_and_tokens_that_do_not_follow_are_refused(
         model.logits_at(tokens_of(model, 2), stale, [1])
 
 
+def test_a_workspace_made_in_inference_mode_serves_outside_of_it(
+    models: dict[tuple[str, str], Model],
+) -> None:
+    model = models["tiny-llama", "int8"]
+    model._has_chosen = False
+    model.step([1, 2, 3], model.new_cache(8))
+    assert whole(model, tokens_of(model, 3)).isfinite().all()
+
+
 def test_a_slower_path_says_so(models: dict[tuple[str, str], Model], caplog: pytest.LogCaptureFixture) -> None:
     model = models["tiny-llama", "int8 in float32"]
     model._has_chosen = False

@@ -152,6 +152,7 @@ class Step:
         bits = [self._layers[:, getattr(L, name) // 8 + 2] for name in names]
         return bool((np.stack(bits) >= Q4_0).any()) or int(self._record[S.head // 8 + 2]) >= Q4_0
 
+    @torch.inference_mode(mode=False)  # else steps outside of inference mode could not write to it
     def _lay_out(self, T: int, longest: int) -> None:
         """Give every buffer its place; nothing is moved while the batch fits what was made so far."""
         if self._layout[0] >= T and longest <= self._layout[1]:
