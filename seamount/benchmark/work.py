@@ -7,9 +7,9 @@ from collections.abc import Iterator
 import torch
 
 from seamount.kernels.cpu.limits import Limits
+from seamount.kernels.paged import PAGE
 from seamount.models import Model, cost
 from seamount.models.packed import packed_weights
-from seamount.models.parts.pages import PAGE
 from seamount.models.spec import MoESpec
 
 

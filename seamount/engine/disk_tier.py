@@ -17,9 +17,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from seamount.engine.page_files import PAGE_TOKENS, PageFiles, token_bytes
-
-__all__ = ["PAGE_TOKENS", "DiskTier", "TierStatistics", "child_key", "root_key"]
+from seamount.engine.page_files import PageFiles, token_bytes
 
 _log = logging.getLogger("seamount")
 

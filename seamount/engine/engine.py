@@ -27,8 +27,9 @@ from seamount.engine.scheduler import Scheduler, most_logits
 from seamount.engine.step_lock import StepLock
 from seamount.engine.stepping import LanguageModel, Stepper
 from seamount.errors import ConfigError, ContextOverflow, EngineError, QueueFull, RequestError, TokenizerError
+from seamount.kernels.paged import PAGE
 from seamount.models import Model, fingerprint
-from seamount.models.parts.pages import PAGE, Pages
+from seamount.models.parts.pages import Pages
 from seamount.tokenizer import Tokenizer
 
 _CHECK_EVERY = 1.0  # seconds, at most

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from seamount.engine.prefix_cache import PrefixCache
-from seamount.models.parts.pages import PAGE, Cache
+from seamount.kernels.paged import PAGE
+from seamount.models.parts.pages import Cache
 
 
 class HeldRows:

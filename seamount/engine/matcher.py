@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 
 import llguidance
 import numpy as np
@@ -110,20 +110,6 @@ class Matcher:
             f"the grammar cannot be followed after {len(self._taken)} tokens of the answer "
             f"({plain(self._matcher.get_error()) or 'no token fits'}); make it simpler"
         )
-
-
-def compute_masks(work: Iterable[tuple[Matcher, Sequence[int]]]) -> list[list[np.ndarray] | RequestError]:
-    """`Matcher.masks` for each matcher with its drafts; an error stands in the place of its own answer's masks.
-
-    Meant for a thread beside the model's step, which does not compute with Python's lock held either.
-    """
-    results: list[list[np.ndarray] | RequestError] = []
-    for matcher, drafts in work:
-        try:
-            results.append(matcher.masks(drafts))
-        except RequestError as error:
-            results.append(error)
-    return results
 
 
 def is_allowed(mask: np.ndarray, token_id: int) -> bool:

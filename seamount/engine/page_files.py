@@ -25,8 +25,7 @@ from torch import Tensor
 
 from seamount import kernels
 from seamount.errors import ConfigError
-
-PAGE_TOKENS = 64
+from seamount.kernels.paged import PAGE
 
 _VERSION = 1
 _MARKER = f"seamount-pages-{_VERSION}"  # the file that says whose directory it is
@@ -48,7 +47,7 @@ class PageFiles:
 
     def __init__(self, directory: Path, limit_bytes: int, page_bytes: int) -> None:
         self._page_bytes = page_bytes
-        self._file_bytes = _START.size + 4 * PAGE_TOKENS + _DIGEST_BYTES + page_bytes
+        self._file_bytes = _START.size + 4 * PAGE + _DIGEST_BYTES + page_bytes
         if limit_bytes < self._file_bytes:
             raise ConfigError(
                 f"the disk tier's limit of {limit_bytes} bytes is less than one page takes, which is "
@@ -152,7 +151,7 @@ class PageFiles:
         return self._directory / key.hex()[:2] / f"{key.hex()[2:]}.page"
 
     def _start(self, key: bytes, tokens: Sequence[int]) -> bytes:
-        assert len(tokens) == PAGE_TOKENS, f"{len(tokens)} tokens: only full pages are kept"
+        assert len(tokens) == PAGE, f"{len(tokens)} tokens: only full pages are kept"
         return _START.pack(b"SEAPAGE\0", _VERSION, len(tokens), self._page_bytes, key) + token_bytes(tokens)
 
 

@@ -16,7 +16,8 @@ from collections.abc import Iterable, Iterator, Sequence
 from itertools import count
 
 from seamount.engine.disk_tier import DiskTier, child_key
-from seamount.models.parts.pages import PAGE, Pages
+from seamount.kernels.paged import PAGE
+from seamount.models.parts.pages import Pages
 
 # Attending to one cached row, in units of the rest of a token's work: 2.0e-4 for V2-Lite, 2.3e-4 for V3, 2.6e-4 for a
 # dense model of 135M.

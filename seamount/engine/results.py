@@ -9,7 +9,7 @@ FinishReason = Literal["stop", "length"]
 """stop: the model ended its answer, or a stop string or token came; length: max_tokens or the context was reached."""
 
 TopLogprobs = tuple[tuple[int, float], ...]
-"""Likely tokens and their log-probabilities, the likeliest first."""
+"""Likely tokens and their log-probabilities, the likeliest first, of equal ones the lower id."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,13 +11,11 @@ import torch
 
 from seamount import kernels
 from seamount.engine.params import SamplingParams
+from seamount.engine.results import TopLogprobs
 
 _WORD = 2**64 - 1
 _LARGEST = np.finfo(np.float32).max
 _TOKENS = np.dtype([("id", np.int64), ("count", np.float64), ("is_in_prompt", np.bool_), ("bias", np.float64)])
-
-TopLogprobs = tuple[tuple[int, float], ...]
-"""Token ids and log-probabilities, the largest first, of equal ones the lower id."""
 
 
 class SampleState:

@@ -17,7 +17,8 @@ from seamount.engine.drafts import Drafter
 from seamount.engine.held_rows import HeldRows
 from seamount.engine.prefix_cache import PrefixCache
 from seamount.engine.request import Request, Sequence
-from seamount.models.parts.pages import PAGE, Cache
+from seamount.kernels.paged import PAGE
+from seamount.models.parts.pages import Cache
 
 SCORED_TOKENS = 64
 """The most tokens of prompts in one step whose logits are all wanted."""

@@ -7,7 +7,8 @@ from torch import Tensor
 
 from seamount.kernels.row_format import RowFormat
 
-PAGE = 64  # rows of a page
+PAGE = 64
+"""Rows of a page, and tokens: attention folds rows page by page, so this is part of the order of sums."""
 
 
 @dataclass(frozen=True)

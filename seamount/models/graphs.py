@@ -13,8 +13,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from seamount.kernels.paged import PAGE
 from seamount.models.parts.batch import Batch
-from seamount.models.parts.pages import PAGE, Pages
+from seamount.models.parts.pages import Pages
 
 SIZES = (1, 2, 4, 8, 16, 32, 64, 128)
 """Numbers of sequences that there are graphs for; a larger step runs without one."""

@@ -22,23 +22,24 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from seamount.engine import page_files
-from seamount.engine.disk_tier import PAGE_TOKENS, DiskTier, child_key, root_key
+from seamount.engine.disk_tier import DiskTier, child_key, root_key
 from seamount.errors import ConfigError
+from seamount.kernels.paged import PAGE
 
-PAGE = 777
-FILE = 56 + 4 * PAGE_TOKENS + 32 + PAGE
+PAGE_BYTES = 777
+FILE = 56 + 4 * PAGE + 32 + PAGE_BYTES
 ROOT = root_key(bytes(32), "toy")
 
 
 def tokens(number: int) -> list[int]:
-    return [number * PAGE_TOKENS + place for place in range(PAGE_TOKENS)]
+    return [number * PAGE + place for place in range(PAGE)]
 
 
 def key(number: int) -> bytes:
     return child_key(ROOT, tokens(number))
 
 
-def page(number: int, size: int = PAGE) -> Tensor:
+def page(number: int, size: int = PAGE_BYTES) -> Tensor:
     return torch.randint(256, (size,), dtype=torch.uint8, generator=torch.Generator().manual_seed(number))
 
 
@@ -46,7 +47,7 @@ def save(tier: DiskTier, number: int) -> bool:
     return tier.save(key(number), tokens(number), page(number))
 
 
-def load(tier: DiskTier, number: int, size: int = PAGE) -> bool:
+def load(tier: DiskTier, number: int, size: int = PAGE_BYTES) -> bool:
     """Whether the page is there; that it is the right one is checked here, for all tests."""
     found = torch.full((size,), 255, dtype=torch.uint8)
     is_hit = tier.load(key(number), tokens(number), found)
@@ -67,7 +68,7 @@ def open_tier(tmp_path: Path) -> Iterator[Callable[..., DiskTier]]:
     tiers = []
 
     def open_tier(pages: int = 100, **options: Any) -> DiskTier:
-        tiers.append(DiskTier(tmp_path / "tier", pages * FILE, PAGE, **options))
+        tiers.append(DiskTier(tmp_path / "tier", pages * FILE, PAGE_BYTES, **options))
         return tiers[-1]
 
     yield open_tier
@@ -93,9 +94,9 @@ def slow_disk(monkeypatch: pytest.MonkeyPatch) -> Iterator[threading.Event]:
 def test_a_key_depends_on_model_layout_and_every_token() -> None:
     roots = {ROOT, root_key(bytes(31) + b"1", "toy"), root_key(bytes(32), "toz")}
     keys = [child_key(root, tokens(0)) for root in sorted(roots)]
-    keys += [child_key(ROOT, [*tokens(0)[:place], -1, *tokens(0)[place + 1 :]]) for place in range(PAGE_TOKENS)]
+    keys += [child_key(ROOT, [*tokens(0)[:place], -1, *tokens(0)[place + 1 :]]) for place in range(PAGE)]
     keys += [child_key(key(0), tokens(0)), child_key(ROOT, [])]
-    assert len(roots | set(keys)) == 3 + 3 + PAGE_TOKENS + 2
+    assert len(roots | set(keys)) == 3 + 3 + PAGE + 2
     assert {len(each) for each in keys} == {32}
     assert child_key(ROOT, tokens(0)) == key(0)
 
@@ -106,7 +107,7 @@ def test_a_tier_is_a_dictionary_that_forgets_what_was_used_longest_ago(
     limit: int, operations: list[tuple[str, int]]
 ) -> None:
     with tempfile.TemporaryDirectory() as name:
-        tier, held = DiskTier(Path(name), limit * FILE, PAGE), OrderedDict[int, None]()
+        tier, held = DiskTier(Path(name), limit * FILE, PAGE_BYTES), OrderedDict[int, None]()
         for operation, number in operations:
             if operation == "save":
                 assert save(tier, number)
@@ -121,7 +122,7 @@ def test_a_tier_is_a_dictionary_that_forgets_what_was_used_longest_ago(
                     held.move_to_end(number)
             else:
                 tier.close()
-                tier = DiskTier(Path(name), limit * FILE, PAGE)
+                tier = DiskTier(Path(name), limit * FILE, PAGE_BYTES)
             assert files(Path(name)) == sorted(file_of(Path(name), each) for each in held)
             assert all((key(each) in tier) == (each in held) for each in range(8))
         tier.close()
@@ -190,7 +191,7 @@ def test_a_page_that_waits_is_served_and_its_source_is_free(
 def test_a_full_queue_drops_pages_and_closing_ends_in_time(
     open_tier: Callable[..., DiskTier], slow_disk: threading.Event
 ) -> None:
-    tier = open_tier(queue_bytes=3 * PAGE)
+    tier = open_tier(queue_bytes=3 * PAGE_BYTES)
     assert [save(tier, number) for number in range(5)] == [True, True, True, False, False]
     assert tier.statistics.drops == 2
     assert not tier.flush(timeout=0.01)
@@ -215,7 +216,7 @@ def test_closing_writes_what_waits(open_tier: Callable[..., DiskTier], slow_disk
 
 
 def test_pages_of_any_dtype_come_back_and_rows_that_are_no_number_too(tmp_path: Path) -> None:
-    rows = torch.linspace(-3, 3, PAGE_TOKENS * 6, dtype=torch.bfloat16).view(PAGE_TOKENS, 6)
+    rows = torch.linspace(-3, 3, PAGE * 6, dtype=torch.bfloat16).view(PAGE, 6)
     rows[3] = torch.nan
     tier = DiskTier(tmp_path, 1 << 20, rows.nbytes)
     tier.save(key(1), tokens(1), rows)
@@ -338,18 +339,18 @@ def test_a_new_directory_is_private(open_tier: Callable[..., DiskTier], tmp_path
 def test_a_directory_in_other_use_is_refused(name: str, tmp_path: Path) -> None:
     (tmp_path / name).touch()
     with pytest.raises(ConfigError, match=f"{tmp_path}.*{name}.*empty"):
-        DiskTier(tmp_path, 1 << 20, PAGE)
+        DiskTier(tmp_path, 1 << 20, PAGE_BYTES)
     assert [file.name for file in tmp_path.iterdir()] == [name]
 
 
 def test_what_cannot_be_a_tier_is_refused(open_tier: Callable[..., DiskTier], tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=f"{FILE - 1} bytes.*{FILE}"):
-        DiskTier(tmp_path / "small", FILE - 1, PAGE)
+        DiskTier(tmp_path / "small", FILE - 1, PAGE_BYTES)
     assert not (tmp_path / "small").exists()
     (tmp_path / "file").touch()
     for place in (tmp_path / "file", tmp_path / "file/below"):
         with pytest.raises(ConfigError, match=r"cannot be used.*name one"):
-            DiskTier(place, 1 << 20, PAGE)
+            DiskTier(place, 1 << 20, PAGE_BYTES)
     open_tier().close()
     (tmp_path / "tier/notes.txt").touch()
     with pytest.raises(ConfigError, match=r"notes\.txt"):

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from seamount.kernels.cpu import attention
-from seamount.kernels.cpu.attention import COLUMNS, MOST_GROUPS, PAGE
+from seamount.kernels.cpu.attention import COLUMNS, MOST_GROUPS
 from seamount.kernels.cpu.launch import argument, launch
 from seamount.kernels.cpu.rowwise import exp
 from seamount.kernels.cpu.softmax import falling_exp, store_weights
@@ -20,6 +20,7 @@ from seamount.kernels.cpu.vector import (
     store_bfloat16_pairs,
     store_floats,
 )
+from seamount.kernels.paged import PAGE
 
 CONFIGURATION = torch.tensor(list(tile_configuration()), dtype=torch.uint8)
 UNTOUCHED = 7.0

@@ -52,8 +52,9 @@ from seamount.kernels.cpu.vector import (
     write_int64,
     zero_ints,
 )
+from seamount.kernels.paged import PAGE
 
-PAGE, SEGMENT, COLUMNS = 64, 512, 16
+SEGMENT, COLUMNS = 512, 16
 HALF = 32  # rows of a page that one tile holds as pairs
 MOST_GROUPS = 8  # column groups that go through a page together
 _P_BYTES, _SCORE_BYTES, _SEEN_BYTES = COLUMNS * PAGE * 2, COLUMNS * PAGE * 4, 16  # of one group

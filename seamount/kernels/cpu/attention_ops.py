@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from seamount.kernels.cpu import attention, float32
-from seamount.kernels.cpu.attention import COLUMNS, PAGE, SEGMENT, begin, finish, fold, pack_queries
+from seamount.kernels.cpu.attention import COLUMNS, SEGMENT, begin, finish, fold, pack_queries
 from seamount.kernels.cpu.bfloat16 import CONFIGURATIONS
 from seamount.kernels.cpu.cached_rows import Places, in_one_piece, in_pages
 from seamount.kernels.cpu.compressed_rows import decode
@@ -41,7 +41,7 @@ from seamount.kernels.cpu.vector import (
     write_float,
     write_int32,
 )
-from seamount.kernels.paged import PagedRows
+from seamount.kernels.paged import PAGE, PagedRows
 
 _LOW, _ZERO = np.float32(-1e30), np.float32(0)
 # Fewer units than this for each worker, and the rows are divided among the workers too.

@@ -13,7 +13,8 @@ from torch import Tensor
 
 from seamount import kernels
 from seamount.kernels import PagedRows
-from seamount.models.parts.pages import PAGE, Cache, Pages
+from seamount.kernels.paged import PAGE
+from seamount.models.parts.pages import Cache, Pages
 from seamount.models.parts.rope import RopeSpec
 
 

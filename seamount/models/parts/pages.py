@@ -13,9 +13,7 @@ from torch import Tensor
 from seamount.errors import ContextOverflow
 from seamount.kernels import RowFormat
 from seamount.kernels.cpu.memory import zeros
-
-PAGE = 64
-"""Tokens of a page."""
+from seamount.kernels.paged import PAGE
 
 
 class PageLayout:
