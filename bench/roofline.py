@@ -22,7 +22,7 @@ LABELS = {
     "context": "1 stream behind 4,096",
     "streams": "16 streams",
 }
-OFFSETS = {"prefill": (9, 5), "decode": (9, 24), "context": (9, 6), "streams": (9, 14)}  # of the labels, in pixels
+OFFSETS = {"prefill": (9, 5), "decode": (9, 4), "context": (9, 18), "streams": (9, 14)}  # of the labels, in pixels
 X_RANGE, Y_RANGE = (1.0, 1e4), (1e9, 2e13)
 
 

@@ -36,14 +36,14 @@ UNIT_OF_FILE = {"errors": "base", "config": "base", "device": "base", "__init__"
 # Lines of code, without blanks, comments and docstrings. Raising a number needs a reason in the commit that does it.
 BUDGET = {
     "base": 130,
-    "kernels": 5760,
+    "kernels": 5970,
     "tokenizer": 1180,
     "checkpoint": 1140,
-    "models": 2390,
+    "models": 2400,
     "engine": 2270,
     "benchmark": 400,
     "evaluate": 120,
-    "server": 3950,
+    "server": 3990,
     "cli": 1240,
     "top": 30,
 }
@@ -222,6 +222,11 @@ def test_code_lines_are_counted_without_prose() -> None:
     source = '"""Doc."""\n\n# Why.\nx = (\n    1,  # one\n)\n\n\ndef f():\n    """Doc,\n    more."""\n'
     source += '    return """a\nb"""\n'
     assert code_lines(source) == 6
+
+
+def test_no_two_test_files_share_a_name() -> None:
+    names = [path.name for path in sorted((ROOT / "tests").rglob("test_*.py"))]
+    assert {name for name in names if names.count(name) > 1} == set(), "pytest imports a test file by its name alone"
 
 
 def test_no_file_is_a_drawer_for_everything() -> None:

@@ -92,10 +92,10 @@ def _llama(metadata: _Metadata, config: Mapping[str, Any], names: Collection[str
 def _llama3_scaling(metadata: _Metadata, head_dim: int, theta: float) -> dict[str, Any]:
     """Llama 3's scaling, which GGUF stores as one divisor per pair: recognised by its published values."""
     stored = metadata.file.read("rope_freqs.weight", torch.float32)
-    plain = RopeSpec(head_dim, theta).inverse_frequencies()
+    plain = RopeSpec(head_dim, theta).inverse_frequencies
     for factor in (8.0, 32.0):
         scaling = Llama3Scaling(factor, 1.0, 4.0, 8192)
-        divisor = plain / RopeSpec(head_dim, theta, scaling=scaling).inverse_frequencies()
+        divisor = plain / RopeSpec(head_dim, theta, scaling=scaling).inverse_frequencies
         if stored.shape == divisor.shape and torch.allclose(stored, divisor, rtol=1e-3):
             return {
                 "rope_type": "llama3",

@@ -34,6 +34,19 @@ _log = logging.getLogger("seamount")
 _FORMATS: dict[str, GroupFormat] = {"Q4_0": "q4_0", "Q4_1": "q4_1", "Q8_0": "q8_0"}
 
 
+def can_take_all(checkpoint: OpenedModel) -> bool:
+    """Whether this is a GGUF whose weights that are to be packed are all of the types that can be taken."""
+    source = checkpoint.source
+    if not isinstance(source, GGUFFile):
+        return False
+    wanted = {slot.parameter for slot in _wanted(checkpoint)}
+    return {source.kind(slot.source).name for slot in checkpoint.slots if slot.target in wanted} <= set(_FORMATS)
+
+
+def _wanted(checkpoint: OpenedModel) -> Iterator[PackedSlot]:
+    return packed_slots(checkpoint.built.spec, dict(checkpoint.built.named_parameters()), "int8")
+
+
 def taken_weights(checkpoint: OpenedModel, read: Read) -> Iterator[tuple[PackedSlot, Packed]]:
     """Every weight of a GGUF that is to be packed, one parameter after the other; logs how many of which format.
 
@@ -55,7 +68,7 @@ def taken_weights(checkpoint: OpenedModel, read: Read) -> Iterator[tuple[PackedS
         )
     parameters = dict(checkpoint.built.named_parameters())
     wanted: dict[str, list[PackedSlot]] = {}
-    for packed in packed_slots(checkpoint.built.spec, parameters, "int8"):
+    for packed in _wanted(checkpoint):
         wanted.setdefault(packed.parameter, []).append(packed)
     counts: Counter[str] = Counter()
     for name, packed_of_one in wanted.items():

@@ -10,8 +10,9 @@ import torch
 from torch import Tensor, nn
 
 from seamount.errors import ConfigError, TensorMismatch
+from seamount.kernels.cpu.target import TARGET
 from seamount.kernels.packing import Format
-from seamount.models.gguf_packing import BLOCKS, Blocks, taken_weights
+from seamount.models.gguf_packing import BLOCKS, Blocks, can_take_all, taken_weights
 from seamount.models.model import Model
 from seamount.models.names import FLOAT32, Slot
 from seamount.models.opened import OpenedModel, opened, unpacked
@@ -35,8 +36,9 @@ def load(
 
     `dtype` defaults to the config's, else to the stored one; for GGUF files, which are decoded, to bfloat16.
     `quantize`, "int4" or "int8", packs the weights while they are read; `dtype` is then that of all else. "gguf" takes
-    a GGUF's Q4_0, Q4_1 and Q8_0 weights as they are, and packs its others as int8 (models/gguf_packing.py). A
-    checkpoint that `seamount convert` packed is used as it lies in its files, which are memory-mapped.
+    a GGUF's Q4_0, Q4_1 and Q8_0 weights as they are, and packs its others as int8 (models/gguf_packing.py); "auto" does
+    so where all are of these types and this processor has kernels for them, and else packs nothing. A checkpoint that
+    `seamount convert` packed is used as it lies in its files, which are memory-mapped.
     Errors: ModelNotFound, ConfigError, CheckpointError (TensorMismatch lists every tensor at fault), TokenizerError.
     Cost: the model's own size in memory, plus a few per cent, or with `quantize` one tensor, while it is read. A packed
     checkpoint's pages are the system's file cache, filled when they are first used.
@@ -70,7 +72,11 @@ def load(
 
 def _chosen_format(checkpoint: OpenedModel, quantize: str | None, device: torch.device) -> Format | Blocks | None:
     format: Format | Blocks | None = checkpoint.format
-    if quantize is not None:
+    if quantize == "auto":
+        # On vectors that are emulated, torch's products of unpacked weights are faster.
+        is_fast = device.type == "cpu" and TARGET.path != "portable"
+        format = BLOCKS if is_fast and can_take_all(checkpoint) else checkpoint.format
+    elif quantize is not None:
         format = BLOCKS if quantize == BLOCKS else checked_format(quantize)
     if checkpoint.format not in (None, format):
         raise ConfigError(

@@ -186,8 +186,8 @@ class Model(nn.Module):
     @torch.inference_mode()
     def step(self, tokens: Sequence[int], cache: Cache) -> Tensor:
         """Run the next tokens of a cached sequence; the logits after the last of them: (W), float32."""
+        self._check_ids(tokens)
         tokens_T = torch.tensor(tokens, dtype=torch.int64, device=self.device)
-        self._check(tokens_T[None])
         batch = Batch.following(len(tokens), cache, self.device)
         return self.logits_at(tokens_T, batch, [len(tokens) - 1])[0]
 
@@ -216,15 +216,18 @@ class Model(nn.Module):
         return answer
 
     def _check(self, tokens_BT: Tensor) -> tuple[int, int]:
-        if tokens_BT.ndim != 2 or not tokens_BT.numel():
-            raise RequestError(
-                f"tokens must have the shape (B, T) with at least one token, not {tuple(tokens_BT.shape)}"
-            )
-        low, high = int(tokens_BT.min()), int(tokens_BT.max())
-        if low < 0 or high >= self.spec.vocab_size:
-            raise RequestError(f"token ids run from {low} to {high}; this model has 0 to {self.spec.vocab_size - 1}")
+        if tokens_BT.ndim != 2:
+            raise RequestError(f"tokens must have the shape (B, T), not {tuple(tokens_BT.shape)}")
+        self._check_ids(tokens_BT.flatten().tolist())
         B, T = tokens_BT.shape
         return B, T
+
+    def _check_ids(self, tokens: Sequence[int]) -> None:
+        if not tokens:
+            raise RequestError("there must be at least one token")
+        low, high = min(tokens), max(tokens)
+        if low < 0 or high >= self.spec.vocab_size:
+            raise RequestError(f"token ids run from {low} to {high}; this model has 0 to {self.spec.vocab_size - 1}")
 
 
 def _require_places(wanted: Sequence[int], count: int) -> None:

@@ -16,13 +16,15 @@ import torch
 from torch import Tensor
 
 from seamount.kernels.cpu.attention import COLUMNS, MOST_GROUPS
-from seamount.kernels.cpu.step import Step, float_bits, layer_record, matrix_fields
+from seamount.kernels.cpu.step import Step, float_bits, heads_beside, layer_record, matrix_fields
 from seamount.kernels.packing import Packed
 from seamount.models.parts.batch import Batch
-from seamount.models.parts.pages import new_caches
+from seamount.models.parts.pages import PageLayout, new_caches
+from seamount.models.parts.rope import RopeSpec
 from seamount.models.spec import GQASpec, LayerSpec, MLASpec, MoESpec
 
 _log = logging.getLogger("seamount")
+_FEWEST_TURNED = 1024  # positions
 _UNITS = 8  # units of attention for each thread, so that all threads end together
 
 
@@ -71,9 +73,14 @@ class Program:
         # A column group: the tokens whose queries fill its columns, and the number of groups that such tokens make.
         self._block, self._parts = max(1, COLUMNS // (heads // groups)), groups * -(-heads // groups // COLUMNS)
         self._ropes = [layer.attention.rope for layer in model.spec.layers]
+        self._turned = 0  # positions whose angles the records tell of
+        self._angles: dict[RopeSpec, tuple[Tensor, Tensor]] = {}
+        self._layout: PageLayout | None = None  # of the pages that the records now tell of
         head = getattr(model.lm_head, "weight", None)
         assert isinstance(head, Packed), "a program is for a packed model: ask `supports`"
         self._step = Step(self._layers, model.spec.hidden_size, self._matrix(head))
+        self._embedding = model.embed_tokens.weight.detach().contiguous()
+        self._step.set("embedding", self._embedding.data_ptr())
         self._step.set("norm", self._floats(model.norm.weight))
         self._step.set("eps", float_bits(model.norm.eps))
 
@@ -92,8 +99,10 @@ class Program:
 
         Nothing is taken from the system before it is used.
         """
+        # While cos and sin of a position are made, five tables of half a rope's width stand in memory.
+        angles = 10 * num_rows * sum(rope.dim for rope in set(self._ropes))
         with self._lock:
-            return self._step.reserve(num_tokens, num_rows)
+            return self._step.reserve(num_tokens, num_rows) + angles
 
     def _logits(self, tokens_T: Tensor, batch: Batch, wanted: Sequence[int]) -> Tensor:
         spec = self._model.spec
@@ -101,42 +110,48 @@ class Program:
             caches = new_caches(self._model.page_layout, batch.lengths, self._model.device)
             batch = Batch.of(batch.lengths, caches, self._model.device)
         # The kernels check no address, so all that one is worked out from is checked here.
-        batch.require_following()
-        positions_T = batch.positions_T.numpy()
-        assert len(tokens_T) == len(positions_T), "the batch's lengths must add up to its tokens"
-        pages = batch.pages
-        bases_L = np.array([pages.address(layer) for layer in range(len(spec.layers))], np.int64)
-        sequence_T = np.repeat(np.arange(len(batch.lengths)), batch.lengths)
-        layout = pages.layout
-        self._layers[:, layer_record("page_bytes")] = layout.nbytes
-        self._layers[:, layer_record("row_bytes")] = layout.row_bytes[: len(spec.layers)]
-        formats = layout.formats[: len(spec.layers)]  # behind them stand MTP layers' rows
-        self._layers[:, layer_record("compressed")] = [form.compressed if form else 0 for form in formats]
-        self._layers[:, layer_record("row_group")] = [form.group if form else 0 for form in formats]
-        for number, rope in enumerate(self._ropes):
-            cos_TR, sin_TR = batch.rope(rope)
-            self._layers[number, layer_record("rope_cos")] = cos_TR.data_ptr()
-            self._layers[number, layer_record("rope_sin")] = sin_TR.data_ptr()
-        logits = self._step.run(
-            self._model.embed_tokens(tokens_T),
-            positions_T,
-            sequence_T,
-            self._blocks(batch.lengths),
-            bases_L,
-            batch.table_BN,
-            np.asarray(wanted, np.int64),
-        )
+        tokens, positions, pages = tokens_T.tolist(), batch.checked_positions(), batch.pages
+        assert len(tokens) == len(positions), "the batch's lengths must add up to its tokens"
+        assert 0 <= min(tokens) <= max(tokens) < len(self._embedding), "a token id without a row of the embedding"
+        self._describe(pages.layout)
+        self._turn(max(positions) + 1)
+        sequences = [number for number, length in enumerate(batch.lengths) for _ in range(length)]
+        blocks, bases = self._blocks(batch.lengths), pages.addresses_L[: len(spec.layers)]
+        logits = self._step.run(tokens, positions, sequences, blocks, wanted, bases, batch.table_BN)
         batch.advance()
         return logits[:, : spec.vocab_size]
 
-    def _blocks(self, lengths: Sequence[int]) -> Any:
+    def _describe(self, layout: PageLayout) -> None:
+        """How rows are stored, into the records, where it is not the same as in the last step."""
+        if layout is self._layout:
+            return
+        count = len(self._layers)  # behind them stand MTP layers' rows
+        formats = layout.formats[:count]
+        self._layers[:, layer_record("page_bytes")] = layout.nbytes
+        self._layers[:, layer_record("row_bytes")] = layout.row_bytes[:count]
+        self._layers[:, layer_record("compressed")] = [form.compressed if form else 0 for form in formats]
+        self._layers[:, layer_record("row_group")] = [form.group if form else 0 for form in formats]
+        self._layout = layout
+
+    def _turn(self, count: int) -> None:
+        """Have the angles of so many positions, and twice as many as before where those are too few."""
+        if count <= self._turned:
+            return
+        doubled = max(_FEWEST_TURNED, 1 << (count - 1).bit_length())
+        self._turned = min(doubled, max(count, self._model.spec.context_length))
+        self._angles = {rope: rope.table(torch.arange(self._turned)) for rope in set(self._ropes)}
+        for record, rope in zip(self._layers, self._ropes, strict=True):
+            places = [table_PR.data_ptr() for table_PR in self._angles[rope]]
+            record[[layer_record("rope_cos"), layer_record("rope_sin")]] = places
+
+    def _blocks(self, lengths: Sequence[int]) -> list[tuple[int, int, int]]:
         """(first token, tokens, sequence) of the tokens that attend together."""
         rows, start, together = [], 0, self._block * self._sharing(lengths)
         for sequence, length in enumerate(lengths):
             for first in range(0, length, together):
                 rows.append((start + first, min(together, length - first), sequence))
             start += length
-        return np.array(rows, np.int64)
+        return rows
 
     def _sharing(self, lengths: Sequence[int]) -> int:
         """Column groups that go through a sequence's pages together: as many as leave work for all threads."""
@@ -195,6 +210,7 @@ class Program:
 
     def _dense(self, module: Any, spec: GQASpec, put: Any) -> None:
         put("groups", spec.num_key_value_heads)
+        put("beside", heads_beside(spec.num_attention_heads, spec.num_key_value_heads, spec.head_dim))
         for name in ("key_dim", "value_dim", "rope"):
             put(name, spec.head_dim)
         put("q", module.qkv_proj.weight)

@@ -91,7 +91,7 @@ def test_values_that_are_not_allowed_are_named(run, wordless, arguments, message
 def test_streams_that_do_not_fit_together_are_refused(run, wordless):
     model = seamount.load(wordless)
     work = model.step_bytes(512, most_logits(EngineConfig()))
-    memory = work + work // 4 + 8 * model.page_layout.nbytes
+    memory = work + work // 3 + 8 * model.page_layout.nbytes
     asked = ("--streams", 3, "--context", 200, "--tokens", 4, "--rounds", 1)
     result = run("bench", "decode", wordless, *asked, "--memory", memory)
     assert result.exit_code == 2

@@ -15,7 +15,9 @@ from seamount.kernels import packing
 from seamount.kernels.cpu import activations, group_products
 from seamount.kernels.cpu.group_filling import fill
 from seamount.kernels.cpu.launch import argument, launch
-from seamount.kernels.cpu.products import PAIR_BYTES, dequantised, row_bytes
+from seamount.kernels.cpu.packed_blocks import row_bytes
+from seamount.kernels.cpu.panels import PAIR_BYTES
+from seamount.kernels.cpu.products import dequantised
 from seamount.kernels.cpu.step import BITS
 from seamount.kernels.cpu.target import TARGET, available_paths
 from seamount.kernels.cpu.vector import store_floats

@@ -30,9 +30,9 @@ def _multiply(arguments, phase, worker, workers):
     configure_tiles(argument(arguments, 13))
     products(
         argument(arguments, 2), argument(arguments, 0), argument(arguments, 1), argument(arguments, 3),
-        argument(arguments, 4), 0, (argument(arguments, 3) + 1) // 2, argument(arguments, 5), argument(arguments, 6),
-        argument(arguments, 7), argument(arguments, 8), argument(arguments, 9), argument(arguments, 10),
-        argument(arguments, 11), 0, STORE, argument(arguments, 12),
+        argument(arguments, 4), 0, (argument(arguments, 3) + 1) // 2, argument(arguments, 3), argument(arguments, 5),
+        argument(arguments, 6), argument(arguments, 7), argument(arguments, 8), argument(arguments, 9),
+        argument(arguments, 10), argument(arguments, 11), 0, STORE, argument(arguments, 12),
     )  # fmt: skip
     release_tiles()
 

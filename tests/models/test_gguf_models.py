@@ -170,7 +170,7 @@ def test_llama(scaling: str | None, tmp_path: Path) -> None:
         metadata |= {"rope.scaling.type": "linear", "rope.scaling.factor": 4.0}
     if scaling == "llama3":
         rope = load_spec(tmp_path / "directory").layers[0].attention.rope
-        tensors["rope_freqs.weight"] = replace(rope, scaling=None).inverse_frequencies() / rope.inverse_frequencies()
+        tensors["rope_freqs.weight"] = replace(rope, scaling=None).inverse_frequencies / rope.inverse_frequencies
     model = seamount.load(write(tmp_path / "m.gguf", "llama", metadata, tensors), dtype="float32")
     assert_same(model, seamount.load(tmp_path / "directory"))
     seamount.save(model, tmp_path / "saved")

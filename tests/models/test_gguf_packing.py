@@ -2,6 +2,7 @@
 
 import itertools
 import logging
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ import seamount
 from seamount.errors import ConfigError
 from seamount.kernels.group_packing import GROUP_FORMATS
 from seamount.kernels.packing import unpack
-from seamount.models import Model, initialise
+from seamount.models import Model, initialise, loading
 from seamount.models.packed import packed_slots, packed_weights
 from seamount.models.parts.batch import Batch
 from seamount.models.program import supports
@@ -139,3 +140,20 @@ def test_what_is_no_gguf_or_cannot_be_written_is_refused(paths: dict[str, Path],
     with pytest.raises(ConfigError, match=r"keep the \.gguf file"):
         seamount.save(model, tmp_path / "saved")
     assert not (tmp_path / "saved").exists()
+
+
+@pytest.mark.parametrize(
+    ("case", "path", "is_packed"),
+    [("q4_1", "amx", True), ("v3 split", "avx2", True), ("mixed", "amx", False), ("q4_1", "portable", False)],
+)
+def test_auto_takes_files_that_are_wholly_of_these_types_where_that_is_fast(
+    case: str, path: str, is_packed: bool, paths: dict[str, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(loading, "TARGET", replace(loading.TARGET, path=path))
+    model = seamount.load(paths[case], quantize="auto")
+    assert bool(list(packed_weights(model))) == is_packed
+
+
+def test_auto_leaves_other_checkpoints_as_they_are(tmp_path: Path) -> None:
+    published(DENSE).save_pretrained(tmp_path)
+    assert not list(packed_weights(seamount.load(tmp_path, quantize="auto")))

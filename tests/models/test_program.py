@@ -197,9 +197,32 @@ def test_a_long_prompt_shares_pages_and_leaves_work_for_every_thread(models: dic
         program._step.threads = threads
         alone, prompt = program._blocks([1] * 4), program._blocks([512, 512])
         assert len(alone) == 4
-        assert prompt[:, 1].sum() == 1024
+        counts = [count for _, count, _ in prompt]
+        assert sum(counts) == 1024
         assert len(prompt) >= min(1024 // program._block, 8 * threads)
-        assert (prompt[:, 1].max() > program._block) == (threads < 16)
+        assert (max(counts) > program._block) == (threads < 16)
+
+
+@pytest.mark.parametrize("preset", ["tiny-v2-lite", "tiny-llama"])
+def test_angles_are_the_same_whenever_they_are_made(
+    models: dict[tuple[str, str], Model], preset: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = models[preset, "int4"]
+    tokens_T, batch = tokens_of(model, 40), Batch.fresh([40], model.device)
+    whole = Program(model).logits(tokens_T, batch, [39])
+    monkeypatch.setattr("seamount.models.program._FEWEST_TURNED", 4)
+    program, cache = Program(model), model.new_cache(40)
+    for token_T in tokens_T.split(1):
+        last = program.logits(token_T, Batch.following(1, cache, model.device), [0])
+    assert program._turned == 64
+    assert torch.equal(last, whole)
+
+
+@pytest.mark.parametrize("id", [-1, 10**6])
+def test_no_row_is_read_beside_the_embedding(models: dict[tuple[str, str], Model], id: int) -> None:
+    model = models["tiny-v2-lite", "int4"]
+    with pytest.raises(AssertionError, match="without a row"):
+        model.logits_at(torch.tensor([3, id]), Batch.fresh([2], model.device), [1])
 
 
 def test_unwritten_rows_are_never_read(models: dict[tuple[str, str], Model]) -> None:

@@ -10,7 +10,7 @@ through them together, so that a page's values are interleaved for the tiles onc
 
 Pages are folded into segments of 512 rows, and segments into the result, always in the order of the rows: so a token's
 numbers depend on its own rows alone, whoever else is in the batch and however the work was divided. Only a value that
-is not finite also reaches earlier tokens of its group or of groups beside it, as 0 times itself.
+is not finite also reaches earlier tokens of its group or of groups beside it, and other heads, as 0 times itself.
 
 Source: online softmax, arXiv 1805.02867; split along the keys, Flash-Decoding (2023).
 """
@@ -39,6 +39,7 @@ from seamount.kernels.cpu.vector import (
     multiply,
     pair_even,
     pair_odd,
+    prefetch,
     read_float,
     read_half,
     read_int32,
@@ -217,6 +218,15 @@ def _readable(place, row_bytes, rows, at, dim, whole, compressed, row_group, cop
 
 
 @inner
+def _ask_for(place, row_bytes, rows, dim):
+    """Ask for a part of some rows of a page: so narrow a part that the processor does not see it coming by itself."""
+    apart()
+    for row in range(rows):
+        for line in range(0, dim * 2, 64):
+            prefetch(place + row * row_bytes + line)
+
+
+@inner
 def pack_queries(q, count, heads, token_stride, head_stride, dim, scratch, out):
     """Columns side by side: out (dim / 32, 16 pairs, 16 columns, 2) bfloat16 from rows of `dim` (a multiple of 32).
 
@@ -235,6 +245,23 @@ def pack_queries(q, count, heads, token_stride, head_stride, dim, scratch, out):
                     store_ints(scratch + column * dim * 2 + i, zero_ints())
     for tile in range(dim // 32):
         transpose16(source + tile * 64, stride, out + tile * 1024, 64)
+
+
+@inner
+def pack_beside(q, count, heads, stride, dim, width, scratch, out):
+    """`pack_queries` of `count` query heads of one token, `heads` of them for each of some key-value heads.
+
+    A row of `width` numbers holds theirs side by side, `dim` of each, a multiple of 32; zeros where another one's are.
+    """
+    apart()
+    for i in range(0, COLUMNS * width * 2, 64):
+        store_ints(scratch + i, zero_ints())
+    for column in range(count):
+        row = scratch + (column * width + column // heads * dim) * 2
+        for i in range(0, dim * 2, 64):
+            store_bytes(row + i, load_bytes(q + column * stride + i))
+    for tile in range(width // 32):
+        transpose16(scratch + tile * 64, width * 2, out + tile * 1024, 64)
 
 
 @inner
@@ -357,6 +384,11 @@ def segment(
         place = base + read_int64(pages + start // PAGE * 8) * page_bytes
         rows = min(PAGE, last - start)
         later = base + read_int64(pages + min(start + PAGE, last - 1) // PAGE * 8) * page_bytes
+        if key_at != value_at and compressed == 0:
+            if start == first:
+                _ask_for(place + key_at, row_bytes, rows, key_dim)
+            _ask_for(place + value_at, row_bytes, rows, value_dim)
+            _ask_for(later + key_at, row_bytes, min(PAGE, last - start - PAGE), key_dim)
         keys, key_stride = _readable(
             place, row_bytes, rows, key_at, key_dim, 32, compressed, row_group, key_copy, tiles * 64, later
         )
@@ -408,11 +440,10 @@ def fold(state, newer, value_dim):
 
 
 @inner
-def finish(state, value_dim, column, out):
-    """The result of one column: O / l, float32; writes a row padded to 16."""
+def finish(state, value_dim, column, first, count, out):
+    """Some numbers of one column's result: O / l, float32; writes them padded to 16."""
     apart()
-    width = _padded(value_dim, 16)
     inverse = divide(floats(_ONE), floats(read_float(state + 64 + column * 4)))
-    row = state + 128 + column * width * 4
-    for i in range(0, width * 4, 64):
+    row = state + 128 + (column * _padded(value_dim, 16) + first) * 4
+    for i in range(0, count * 4, 64):
         store_floats(out + i, multiply(load_floats(row + i), inverse))

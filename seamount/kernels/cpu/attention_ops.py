@@ -189,7 +189,7 @@ def _finish(arguments, unit, state, scratch):
     start, tokens, _, head, heads, _, _ = _unit(arguments, unit)
     is_bfloat16, dim = argument(arguments, IS_BFLOAT16) != 0, argument(arguments, VALUE_DIM)
     for column in range(tokens * heads):
-        finish(state, dim, column, scratch)
+        finish(state, dim, column, 0, dim, scratch)
         query = (start + column // heads) * argument(arguments, HEADS) + head + column % heads
         out = argument(arguments, OUT) + query * dim * (2 if is_bfloat16 else 4)
         for i in range(0, dim, 16):

@@ -9,19 +9,9 @@ import numpy as np
 
 from seamount.kernels.cpu.activations import END, quantise
 from seamount.kernels.cpu.compiling import inlined, inner
-from seamount.kernels.cpu.group_products import group_pair_sums, group_starts, is_grouped
-from seamount.kernels.cpu.products import (
-    FEW,
-    PAIR_BYTES,
-    PANEL_BYTES,
-    dequantised,
-    few_products,
-    list_quads,
-    pair_sums,
-    row_bytes,
-    starts_place,
-    sums_place,
-)
+from seamount.kernels.cpu.packed_blocks import row_bytes
+from seamount.kernels.cpu.panels import PAIR_BYTES
+from seamount.kernels.cpu.products import begin_products, dequantised, pair_products, sums_place
 from seamount.kernels.cpu.records import GROUP_BYTES, G, L, S, get, put
 from seamount.kernels.cpu.rowwise import silu
 from seamount.kernels.cpu.team import next_unit
@@ -32,7 +22,6 @@ from seamount.kernels.cpu.vector import (
     load_bytes,
     load_floats,
     multiply,
-    prefetch,
     read_float,
     read_int32,
     read_int64,
@@ -195,38 +184,32 @@ def gate_and_up(step, scratch):
         group = groups + number * GROUP_BYTES
         first = (unit - get(group, G.unit)) * _CHUNK
         last = min(first + _CHUNK, get(get(group, G.gate_up), 24))
-        _gate_and_up_blocks(group, get(step, S.note_step), first, last, scratch)
+        later = first + get(step, S.threads) * _CHUNK
+        _gate_and_up_blocks(group, get(step, S.note_step), first, last, later, scratch)
         unit = next_unit(get(step, S.team))
 
 
 @inner
-def _gate_and_up_blocks(group, note_step, first, last, scratch):
+def _gate_and_up_blocks(group, note_step, first, last, later, scratch):
     apart()
     matrix, count, rows = get(group, G.gate_up), get(group, G.count), get(group, G.act_rows)
     bits, kb = get(matrix, 16), get(matrix, 32)
     size, tiles = row_bytes(bits, kb), (count + 15) // 16
     x, notes = get(group, G.act), get(group, G.notes)
-    panel, listed, sums, number = scratch, scratch + PANEL_BYTES, sums_place(scratch, count), 0
+    sums = sums_place(scratch, count)
     # h stands as its tiles do: (token tile, 16 outputs, token of the tile), so that a tile is written in one piece.
     h_rows = get(group, G.h_rows)
     stride = (get(group, G.width) + 63) // 64 * h_rows * 256
-    starts = starts_place(scratch, count)
-    if is_grouped(bits):
-        group_starts(bits, x, rows * 64, count, kb, starts)
-    elif count > FEW:
-        number = list_quads(notes, note_step, count, listed)
+    number = begin_products(bits, x, rows * 64, notes, note_step, count, kb, scratch)
     for block in range(first, last):
-        gate, up = get(group, G.gate) + block * size, get(group, G.up) + block * size
-        if is_grouped(bits):
-            group_pair_sums(bits, gate, up, x, rows * 64, notes, note_step, count, kb, starts, sums, PAIR_BYTES)
-        elif count <= FEW:
-            few_products(bits, gate, x, rows * 64, notes, note_step, count, kb, sums)
-            few_products(bits, up, x, rows * 64, notes, note_step, count, kb, sums + 1024)
-        else:
-            next_gate, next_up = np.int64(0), np.int64(0)
-            if block + 1 < last:
-                next_gate, next_up = gate + size, up + size
-            pair_sums(bits, gate, up, kb, next_gate, next_up, x, count, listed, number, sums, panel)
+        following = block + 1 if block + 1 < last else later
+        next_gate, next_up = np.int64(0), np.int64(0)
+        if following < get(matrix, 24):
+            next_gate, next_up = get(group, G.gate) + following * size, get(group, G.up) + following * size
+        pair_products(
+            bits, get(group, G.gate) + block * size, get(group, G.up) + block * size, kb, next_gate, next_up, x,
+            rows * 64, notes, note_step, count, number, scratch,
+        )  # fmt: skip
         gate_scale, up_scale = get(group, G.gate_scale) + block * 64, get(group, G.up_scale) + block * 64
         h = get(group, G.h) + block * h_rows * 64
         for tile in range(tiles):
@@ -240,21 +223,21 @@ def _gate_and_up_blocks(group, note_step, first, last, scratch):
 
 @inner
 def requantise(step):
-    """h as int8, a note for each token of each group: units of one token tile of a group."""
+    """h as int8, a note for each token of each group: units of a part of a token tile, or one, of a group."""
     apart()
-    groups, rows = get(step, S.groups), get(step, S.act_rows)
+    groups, rows, part = get(step, S.groups), get(step, S.act_rows), _part(step)
     unit = next_unit(get(step, S.team))
     number, before = 0, 0
     while True:
-        while number < get(step, S.group_count) and unit - before >= _tiles(groups + number * GROUP_BYTES):
-            before += _tiles(groups + number * GROUP_BYTES)
+        while number < get(step, S.group_count) and unit - before >= _parts(groups + number * GROUP_BYTES, part):
+            before += _parts(groups + number * GROUP_BYTES, part)
             number += 1
         if number == get(step, S.group_count):
             return
         group = groups + number * GROUP_BYTES
-        first, width = (unit - before) * 16, get(group, G.width)
+        first, width = (unit - before) * part, get(group, G.width)
         kb = (width + 63) // 64
-        for row in range(first, min(get(group, G.count), first + 16)):
+        for row in range(first, min(get(group, G.count), first + part)):
             h = get(group, G.h) + row // rows * kb * rows * 256 + row % rows * 64
             out = get(group, G.h_act) + row // rows * kb * rows * 64 + row % rows * 64
             quantise(h, rows * 64, width, out, rows * 64, get(group, G.h_notes) + row * get(step, S.note_step))
@@ -262,8 +245,14 @@ def requantise(step):
 
 
 @inlined
-def _tiles(group):
-    return (get(group, G.count) + 15) // 16
+def _part(step):
+    """Tokens of a unit: a tile, which stands in one piece, but not where there are hardly more tiles than threads."""
+    return 16 if get(step, S.tokens) > 64 * get(step, S.threads) else 4
+
+
+@inlined
+def _parts(group, part):
+    return (get(group, G.count) + part - 1) // part
 
 
 @inlined
@@ -302,34 +291,24 @@ def _down_blocks(step, number, begin, end, total, scratch):
     group, rows, note_step = get(step, S.groups) + number * GROUP_BYTES, get(step, S.act_rows), get(step, S.note_step)
     matrix, count, notes = get(group, G.down), get(group, G.count), get(group, G.h_notes)
     bits, kb = get(matrix, 16), get(matrix, 32)
-    size, x = row_bytes(bits, kb), get(group, G.h_act)
-    panel, listed, sums, large = scratch, scratch + PANEL_BYTES, sums_place(scratch, count), 0
-    other = np.int64(0)  # the next expert's weights, which lie elsewhere and are asked for ahead
-    if number + 1 < get(step, S.group_count):
-        other = get(group + GROUP_BYTES, G.down_blocks) + begin * size
-    starts = starts_place(scratch, count)
-    if is_grouped(bits):
-        group_starts(bits, x, rows * 64, count, kb, starts)
-    elif count > FEW:
-        large = list_quads(notes, note_step, count, listed)
+    size, x, sums = row_bytes(bits, kb), get(group, G.h_act), sums_place(scratch, count)
+    # Behind the last of these blocks come the next expert's, or those of the first expert in a later unit.
+    other, later = group + GROUP_BYTES, begin
+    if number + 1 == get(step, S.group_count):
+        other, later = get(step, S.groups), begin + (end - begin) * get(step, S.threads)
+    large = begin_products(bits, x, rows * 64, notes, note_step, count, kb, scratch)
     for first in range(begin, end, 2):
         second = min(first + 1, end - 1)
         a, b = get(group, G.down_blocks) + first * size, get(group, G.down_blocks) + second * size
-        if is_grouped(bits):
-            group_pair_sums(bits, a, b, x, rows * 64, notes, note_step, count, kb, starts, sums, PAIR_BYTES)
-        elif count <= FEW:
-            if first + 2 >= end and other != 0:
-                for line in range(0, 4096, 64):
-                    prefetch(other + line)
-            few_products(bits, a, x, rows * 64, notes, note_step, count, kb, sums)
-            few_products(bits, b, x, rows * 64, notes, note_step, count, kb, sums + 1024)
-        else:
-            next_a, next_b = a + 2 * size, b + 2 * size
-            if first + 2 >= end:
-                next_a, next_b = other, other
-                if other != 0:
-                    next_b = other + size
-            pair_sums(bits, a, b, kb, next_a, next_b, x, count, listed, large, sums, panel)
+        next_a, next_b = a + 2 * size, b + 2 * size
+        if first + 2 >= end:
+            next_a, next_b = np.int64(0), np.int64(0)
+            of = get(other, G.down)
+            if later < get(of, 24):
+                step_bytes = row_bytes(get(of, 16), get(of, 32))
+                next_a = get(other, G.down_blocks) + later * step_bytes
+                next_b = next_a + step_bytes
+        pair_products(bits, a, b, kb, next_a, next_b, x, rows * 64, notes, note_step, count, large, scratch)
         for tile in range(0, count, 16):
             here = min(16, count - tile)
             out = total + (first - begin) * 64

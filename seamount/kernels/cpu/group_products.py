@@ -13,7 +13,7 @@ from llvmlite import ir
 from numba import types
 
 from seamount.kernels.cpu.activations import END
-from seamount.kernels.cpu.compiling import inlined, inner
+from seamount.kernels.cpu.compiling import inlined, inlined_for, inner, inner_for
 from seamount.kernels.cpu.instructions import (
     I16,
     I32,
@@ -218,20 +218,20 @@ def _of(format, vectors, vector):
     codes, size, offset = CODE_BYTES[format], TILE_BYTES[format], np.int32(OFFSET[format])
     half, has_minimum = codes // 2, format == "q4_1"
 
-    @inlined
+    @inlined_for(format)
     def begin(start):
         if has_minimum:
             return zero_ints()
         return ints(read_int32(start))
 
-    @inlined
+    @inlined_for(format)
     def add(total, start, weights, x, scales):
         total = fma(_dots(begin(start), weights, x), load_float16(scales), total)
         if has_minimum:
             total = fma(floats(read_float(start)), load_float16(scales + 64), total)
         return total
 
-    @inner
+    @inner_for(format)
     def one(block, x, step, kb, starts, out):
         apart()
         total = floats(_ZERO)
@@ -242,7 +242,7 @@ def _of(format, vectors, vector):
             total = add(total, start + 4, vectors(tile + half), row + 32, tile + codes + 32)
         store_floats(out, total)
 
-    @inner
+    @inner_for(format)
     def several(block, x, step, first, last, count, kb, starts, out, tile_step):
         apart()
         for token in range(first, last):
@@ -266,7 +266,7 @@ def _of(format, vectors, vector):
                         total = fma(floats(read_float(start + token * 4)), minimum, total)
                     store_floats(sums + token * 64, total)
 
-    @inner
+    @inner_for(format)
     def add_quads(a, b, entry, out):
         apart()
         first, second = load_floats(out), load_floats(out + 1024)

@@ -75,6 +75,12 @@ def pick(builder: ir.IRBuilder, value: ir.Value, lanes: list[int]) -> ir.Value:
     return builder.shuffle_vector(value, value, ir.Constant(ir.VectorType(I32, len(lanes)), lanes))
 
 
+def unseen(builder: ir.IRBuilder, value: ir.Value, register: str) -> ir.Value:
+    """The same value in a register of this kind (as LLVM names it), but LLVM cannot know what it is."""
+    kind = ir.FunctionType(value.type, [value.type])
+    return builder.call(ir.InlineAsm(kind, "", f"={register},0"), [value])
+
+
 def at(builder: ir.IRBuilder, place: ir.Value, kind: ir.Type) -> ir.Value:
     """An address as a pointer."""
     return builder.inttoptr(place, kind.as_pointer())

@@ -4,7 +4,9 @@
 because LLVM works through a function again for each one that holds it: apart, they compile in a third of the time.
 """
 
-from seamount.kernels.cpu import experts, mixing, routing
+import numpy as np
+
+from seamount.kernels.cpu import attending, experts, mixing, routing
 from seamount.kernels.cpu.activations import quantise
 from seamount.kernels.cpu.compiling import inlined, inner
 from seamount.kernels.cpu.launch import argument, call_kernel
@@ -13,7 +15,7 @@ from seamount.kernels.cpu.records import LAYER_BYTES, L, S, get, get_float
 from seamount.kernels.cpu.rowwise import norm
 from seamount.kernels.cpu.team import barrier, next_unit
 from seamount.kernels.cpu.tiles import configure_tiles, release_tiles
-from seamount.kernels.cpu.vector import apart, read_int64
+from seamount.kernels.cpu.vector import apart, load_bfloat16, read_int64, store_floats
 
 _HEAD_PAIRS = 8  # pairs of row blocks of the vocabulary in one unit of work
 
@@ -55,11 +57,11 @@ def _latent_values(step, layer, number, team, threads, scratch):
 @inner
 def _attend(step, layer, number, team, threads, scratch):
     apart()
-    is_split = mixing.is_worth_splitting(step, layer)
-    mixing.attend(step, layer, number, is_split, scratch)
+    is_split = attending.is_worth_splitting(step, layer)
+    attending.attend(step, layer, number, is_split, scratch)
     barrier(team, threads)
     if is_split:
-        mixing.join_segments(step, layer, scratch)
+        attending.join_segments(step, layer, scratch)
         barrier(team, threads)
 
 
@@ -67,6 +69,7 @@ def _attend(step, layer, number, team, threads, scratch):
 def _feed_forward(step, layer, me, team, threads, scratch):
     apart()
     if get(layer, L.experts) > 0:
+        barrier(team, threads)
         routing.score_experts(step, layer, get(step, S.z), get(step, S.z_stride))
         barrier(team, threads)
         routing.choose_experts(step, layer, scratch)
@@ -107,9 +110,9 @@ def _head(step, team, threads, scratch):
     while unit * _HEAD_PAIRS < pairs:
         mixing.products(
             get(matrix, 16), get(matrix, 0), get(matrix, 8), nb, get(matrix, 32), unit * _HEAD_PAIRS,
-            min(pairs, unit * _HEAD_PAIRS + _HEAD_PAIRS), get(step, S.wanted_count), get(step, S.act), rows,
-            get(step, S.act_notes), get(step, S.note_step), get(step, S.logits), get(step, S.logits_stride), 0, STORE,
-            scratch,
+            min(pairs, unit * _HEAD_PAIRS + _HEAD_PAIRS), (unit + threads) * _HEAD_PAIRS, get(step, S.wanted_count),
+            get(step, S.act), rows, get(step, S.act_notes), get(step, S.note_step), get(step, S.logits),
+            get(step, S.logits_stride), 0, STORE, scratch,
         )  # fmt: skip
         unit = next_unit(team)
     barrier(team, threads)
@@ -121,15 +124,20 @@ def _scratch(step, me):
 
 
 @inner
-def _project(step, layer, width, team, threads, scratch):
-    """x += o_proj of y, and z = the feed-forward's normed input."""
+def _quantise_values(step, layer, dim, team, threads):
+    """y, every head's values, as int8 activations."""
     apart()
-    mixing.quantise_rows(step, get(step, S.y), get(step, S.y_stride), width, 0, get_float(layer, L.eps))
+    mixing.quantise_rows(step, get(step, S.y), get(step, S.y_stride), get(layer, L.heads) * dim, 0, np.float32(0))
     barrier(team, threads)
+
+
+@inner
+def _project(step, layer, team, threads, scratch):
+    """x += o_proj of the int8 activations, and z = the feed-forward's normed input; ends without a barrier."""
+    apart()
     mixing.product(step, layer + L.o, get(step, S.x), get(step, S.x_stride), get(layer, L.o_bias), ADD, scratch)
     barrier(team, threads)
     mixing.norm_rows(step, get(layer, L.ff_norm), get_float(layer, L.eps))
-    barrier(team, threads)
 
 
 def latent_attention(step, layer, number, me):
@@ -139,7 +147,8 @@ def latent_attention(step, layer, number, me):
     barrier(team, threads)
     _latent_values(step, layer, number, team, threads, scratch)
     barrier(team, threads)
-    _project(step, layer, get(layer, L.heads) * get(layer, L.value_head), team, threads, scratch)
+    _quantise_values(step, layer, get(layer, L.value_head), team, threads)
+    _project(step, layer, team, threads, scratch)
 
 
 def dense_attention(step, layer, number, me):
@@ -149,10 +158,15 @@ def dense_attention(step, layer, number, me):
     barrier(team, threads)
     mixing.product(step, layer + L.q, get(step, S.y), get(step, S.y_stride), get(layer, L.q_bias), STORE, scratch)
     barrier(team, threads)
-    mixing.dense_rows(step, layer, number, scratch)
-    barrier(team, threads)
-    _attend(step, layer, number, team, threads, scratch)
-    _project(step, layer, get(layer, L.heads) * get(layer, L.value_dim), team, threads, scratch)
+    if get(step, S.is_alone) != 0 and get(layer, L.beside) > 0:
+        attending.rows_and_values(step, layer, number, scratch)
+        barrier(team, threads)
+    else:
+        mixing.dense_rows(step, layer, number, scratch)
+        barrier(team, threads)
+        _attend(step, layer, number, team, threads, scratch)
+        _quantise_values(step, layer, get(layer, L.value_dim), team, threads)
+    _project(step, layer, team, threads, scratch)
 
 
 def feed_forward(step, layer, number, me):
@@ -165,10 +179,24 @@ def head(step, layer, number, me):
     _head(step, get(step, S.team), get(step, S.threads), _scratch(step, me))
 
 
+@inner
+def _embed(step, team):
+    """x = the tokens' rows of the embedding: units of one token."""
+    D, token = get(step, S.hidden), next_unit(team)
+    while token < get(step, S.tokens):
+        row = get(step, S.embedding) + read_int64(get(step, S.token) + token * 8) * D * 2
+        x = get(step, S.x) + token * get(step, S.x_stride)
+        for i in range(0, D, 16):
+            store_floats(x + i * 4, load_bfloat16(row + i * 2))
+        token = next_unit(team)
+
+
 def run_layers(arguments, phase, me, threads):
     """A whole step on one thread of the team; the only argument is the address of the step's record."""
     step = argument(arguments, 0)
     configure_tiles(get(step, S.tile))
+    _embed(step, get(step, S.team))
+    barrier(get(step, S.team), threads)
     for number in range(get(step, S.layer_count)):
         layer = get(step, S.layers) + number * LAYER_BYTES
         call_kernel(get(layer, L.attention), step, layer, number, me)

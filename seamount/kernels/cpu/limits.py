@@ -30,12 +30,14 @@ from seamount.kernels.cpu.vector import (
     load_bytes,
     load_floats,
     load_ints,
+    prefetch_far,
     store_floats,
     store_ints,
     zero_ints,
 )
 
 _BUFFER_BYTES = 1 << 29
+_PLACE = 8192
 _ROUNDS = 5
 _REPEATS = 20_000
 
@@ -53,15 +55,21 @@ class Limits:
 
 
 def _read(arguments, phase, worker, workers):
-    """Add up this worker's share of a buffer, which is its own stream."""
-    size = argument(arguments, 1) // workers // 256 * 256
+    """Add up this worker's share of a buffer in four places at once, asking for each line some pages before.
+
+    Memory gives most in this way: by turns 15 to 50 % more than if the share was read from end to end (docs/log.md).
+    """
+    size = argument(arguments, 1) // workers // (4 * _PLACE) * (4 * _PLACE)
     place = argument(arguments, 0) + worker * size
     a, b, c, d = zero_ints(), zero_ints(), zero_ints(), zero_ints()
-    for at in range(place, place + size, 256):
-        a = add_ints(a, load_ints(at))
-        b = add_ints(b, load_ints(at + 64))
-        c = add_ints(c, load_ints(at + 128))
-        d = add_ints(d, load_ints(at + 192))
+    for first in range(place, place + size, 4 * _PLACE):
+        for at in range(first, first + _PLACE, 64):
+            for other in range(4):
+                prefetch_far(at + (4 + other) * _PLACE)
+            a = add_ints(a, load_ints(at))
+            b = add_ints(b, load_ints(at + _PLACE))
+            c = add_ints(c, load_ints(at + 2 * _PLACE))
+            d = add_ints(d, load_ints(at + 3 * _PLACE))
     store_ints(argument(arguments, 2) + worker * 64, add_ints(add_ints(a, b), add_ints(c, d)))
 
 

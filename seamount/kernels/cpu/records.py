@@ -17,6 +17,8 @@ STEP = (
     "tile",  # 64 bytes of tile configuration
     "team",
     "hidden",  # D
+    "embedding",  # (W, D) bfloat16
+    "token",  # (T) int64: ids
     "x",  # (T, x_stride) float32, the residual stream
     "x_stride",
     "position",  # (T) int64
@@ -25,6 +27,7 @@ STEP = (
     "table_width",
     "blocks",  # (block_count, 3) int64: first token, tokens, sequence; the tokens that attend together
     "block_count",
+    "is_alone",  # whether every token is its sequence's only one, and they are many or their sequences short
     "layers",  # address of the layer records
     "layer_count",
     "bases",  # (layer_count) int64: address of each layer's rows in page 0
@@ -74,12 +77,13 @@ LAYER = (
     "is_latent",
     "heads",  # H
     "groups",  # key-value heads G; 1 for latent rows
+    "beside",  # key-value heads whose query heads fill a column group; 0 where only one at a time can be attended to
     "key_dim",  # C + R, or the head's dimension
     "value_dim",  # C, or the head's dimension
     "nope",  # N
     "rope",  # R
     "value_head",  # V
-    "rope_cos",  # (T, R / 2) float32
+    "rope_cos",  # (positions, R / 2) float32
     "rope_sin",
     "is_interleaved",
     "scale",  # the softmax scale's bits

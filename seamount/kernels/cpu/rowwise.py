@@ -106,7 +106,13 @@ def rotate(x, out, dim, cos, sin, is_interleaved):
     """Turn the pairs of `dim` channels: see kernels.reference.rotate. `out` may be `x`."""
     apart()
     half = dim // 2
-    for i in range(half):
+    whole = 0 if is_interleaved else half // 16 * 16
+    for i in range(0, whole, 16):
+        a, b = load_floats(x + i * 4), load_floats(x + (i + half) * 4)
+        c, s = load_floats(cos + i * 4), load_floats(sin + i * 4)
+        store_floats(out + i * 4, subtract(multiply(a, c), multiply(b, s)))
+        store_floats(out + (i + half) * 4, add(multiply(a, s), multiply(b, c)))
+    for i in range(whole, half):
         first = i
         second = i + half
         if is_interleaved:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+from array import array
+from collections.abc import Sequence
 from typing import Any
 
 import numba
@@ -11,7 +13,8 @@ import torch
 from torch import Tensor
 
 from seamount.kernels.cpu.activations import note_bytes as compiled_note_bytes
-from seamount.kernels.cpu.attention import MOST_GROUPS, SEGMENT
+from seamount.kernels.cpu.attending import SHORT, SPLIT_UNITS
+from seamount.kernels.cpu.attention import COLUMNS, MOST_GROUPS, SEGMENT
 from seamount.kernels.cpu.attention import scratch_bytes as compiled_scratch_bytes
 from seamount.kernels.cpu.attention import state_bytes as compiled_state_bytes
 from seamount.kernels.cpu.experts import MOST_PAIRS
@@ -19,8 +22,7 @@ from seamount.kernels.cpu.group_products import GROUP_BITS, Q4_0, start_bytes
 from seamount.kernels.cpu.launch import is_kept, kernel_address, launch, meeting_workers
 from seamount.kernels.cpu.layers import dense_attention, feed_forward, head, latent_attention, run_layers
 from seamount.kernels.cpu.memory import zeros
-from seamount.kernels.cpu.mixing import SPLIT_UNITS
-from seamount.kernels.cpu.products import INT4, INT8
+from seamount.kernels.cpu.packed_blocks import INT4, INT8
 from seamount.kernels.cpu.products import product_bytes as compiled_product_bytes
 from seamount.kernels.cpu.records import GROUP_BYTES, LAYER, STEP, L, S
 from seamount.kernels.cpu.team import TEAM_BYTES
@@ -46,6 +48,12 @@ def layer_record(name: str | None) -> int:
     return len(LAYER) if name is None else getattr(L, name) // 8
 
 
+def heads_beside(heads: int, groups: int, dim: int) -> int:
+    """Key-value heads whose query heads share a column group where a token attends alone; 0 where none do."""
+    fitting = COLUMNS // (heads // groups) if dim % 32 == 0 else 0
+    return max((count for count in range(1, fitting + 1) if groups % count == 0), default=0)
+
+
 def matrix_fields(weight: Packed) -> list[int]:
     """A matrix as records hold it."""
     nb = weight.scale.shape[-1] // 16
@@ -67,7 +75,12 @@ class Step:
         self._layers, self._hidden = layers, hidden
         self._record = np.zeros(len(STEP), np.int64)
         self._record[S.head // 8 : S.head // 8 + len(head)] = head
+        self._place = self._record.ctypes.data
         self._tile = np.frombuffer(tile_configuration(), np.uint8)
+        self.set("tile", self._tile.ctypes.data)
+        self.set("layers", layers.ctypes.data)
+        self.set("layer_count", len(layers))
+        self.set("hidden", hidden)
         self._workspace = torch.empty(0, dtype=torch.uint8)
         self._layout = 0, 0  # tokens, and rows of the longest sequence to be split, that there is room for
         self.threads = meeting_workers(numba.get_num_threads())
@@ -78,48 +91,54 @@ class Step:
 
     def run(
         self,
-        x_TD: Tensor,
-        position_T: Any,
-        sequence_T: Any,
-        blocks: Any,
+        tokens: Sequence[int],
+        positions: Sequence[int],
+        sequences: Sequence[int],
+        blocks: Sequence[Sequence[int]],
+        wanted: Sequence[int],
         bases: Any,
         table: Any,
-        wanted: Any,
     ) -> Tensor:
         """Logits (wanted, W padded), float32. Cached rows are written at the tokens' positions.
 
-        Shapes: x (T, D) embeddings; position, sequence (T); blocks (n, 3) tokens that attend together: first, count,
-        sequence; bases (layers) addresses of page 0; table (sequences, pages) page numbers; wanted: places.
+        Of each token its id, position and sequence; blocks: tokens that attend together, as first, count, sequence;
+        wanted: places. bases (layers): addresses of page 0; table (sequences, pages): page numbers; both int64 arrays.
         """
-        T, D = x_TD.shape
-        names = ("position", "sequence", "blocks", "bases", "pages", "wanted")
-        given = (position_T, sequence_T, blocks, bases, table, wanted)
-        arrays = {name: np.ascontiguousarray(array, np.int64) for name, array in zip(names, given, strict=True)}
+        T = len(tokens)
+        bases, table = np.ascontiguousarray(bases, np.int64), np.ascontiguousarray(table, np.int64)
+        # One array for all, by hand: behind a step, with caches full of weights, each of numpy's operations costs
+        # as much as a hundred numbers.
+        numbers, starts = array("q"), {}
+        flat = [number for block in blocks for number in block]
+        for name, values in (
+            ("token", tokens), ("position", positions), ("sequence", sequences), ("blocks", flat), ("wanted", wanted),
+        ):  # fmt: skip
+            starts[name] = len(numbers) * 8
+            numbers.extend(values)
         # Attention is split by segment only where there are few blocks, and needs room for their states only then.
         may_split = len(blocks) < SPLIT_UNITS * self.threads
-        self._lay_out(max(T, len(wanted)), int(position_T.max()) + 1 if may_split else 0)
-        for name, array in arrays.items():
-            self.set(name, array.ctypes.data)
+        self._lay_out(max(T, len(wanted)), max(positions) + 1 if may_split else 0)
+        for name, start in starts.items():
+            self.set(name, numbers.buffer_info()[0] + start)
+        self.set("bases", bases.ctypes.data)
+        self.set("pages", table.ctypes.data)
         self.set("tokens", T)
         self.set("act_rows", 1 if T == 1 else 16)
         self.set("table_width", table.shape[1])
         self.set("block_count", len(blocks))
-        self.set("layers", self._layers.ctypes.data)
-        self.set("layer_count", len(self._layers))
-        self.set("hidden", D)
+        is_worth_it = not may_split or max(positions) < SHORT
+        self.set("is_alone", is_worth_it and len(set(sequences)) == T)
         self.set("wanted_count", len(wanted))
         self.set("wanted_rows", 1 if len(wanted) == 1 else 16)
         # Barriers wait for every thread, so no more may be counted on than numba will give to this caller now.
         threads = min(self.threads, numba.get_num_threads())
         self.set("threads", threads)
-        self.set("tile", self._tile.ctypes.data)
-        self._x[:T, :D] = x_TD
         width = int(self._record[S.head // 8 + 3]) * 16
         logits = torch.empty(len(wanted), width)
         self.set("logits", logits.data_ptr())
         self.set("logits_stride", width * 4)
         self._take_kernels()
-        launch(run_layers, [self._record.ctypes.data], workers=threads)
+        launch(run_layers, [self._place], workers=threads)
         return logits
 
     def stream(self, num_tokens: int) -> Tensor:
@@ -189,10 +208,12 @@ class Step:
         act = 64 * max(_ceil(D, 64) // 64, *(int(count.max()) for count in tiles.values()))
         head_act = 64 * max(int(tiles["w_uk"].max()), int(tiles["w_uv"].max()), (value + 63) // 64, 1)
         slots = T * K + 16 * min(E, T * K) + rows
-        # The kernel splits less than so many units: mixing.is_worth_splitting.
+        # The kernel splits less than so many units: attending.is_worth_splitting.
         states = SPLIT_UNITS * self.threads * -(-longest // SEGMENT) * state_bytes(value)
         key = int(field("key_dim").max())
         attention = MOST_GROUPS * (64 + q_dim * 32 + 2 * state_bytes(value)) + scratch_bytes(key, value)
+        wide = int((field("beside") * field("key_dim")).max())
+        attention = max(attention, 64 + wide * 32 + 2 * state_bytes(wide) + scratch_bytes(wide, wide))
         product = MOST_PAIRS * T * 128 + product_bytes(rows)
         if self._has_groups():
             product += start_bytes(rows, max(act, head_act, F, shared) // 64)

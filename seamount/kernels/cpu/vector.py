@@ -4,7 +4,7 @@ Three types hold 64 bytes each: `Bytes` (64 x 8 bits), `Ints` (16 x int32) and `
 virtual: LLVM splits them into whatever the processor has, and the order of every sum stays that of sixteen lanes, so
 that every processor gives the same bits. An address is an int64.
 
-Only `shuffle16`, `scaled_table` and `dot4` name a processor's instructions; all else is LLVM's own vector arithmetic.
+Only `shuffle16`, `scaled_fast` and `dot4` name a processor's instructions; all else is LLVM's own vector arithmetic.
 """
 
 # numba looks these functions up while compiling; their bodies build LLVM instructions and never run by themselves.
@@ -31,6 +31,7 @@ from seamount.kernels.cpu.instructions import (
     pick,
     read,
     splat,
+    unseen,
     write,
 )
 from seamount.kernels.cpu.target import TARGET
@@ -237,7 +238,9 @@ def scaled_fast(builder: ir.IRBuilder, codebook: tuple[int, ...], place: ir.Valu
     """`scaled` in five instructions of AVX-512: multiply-round-shift on 16 bits, then pack with saturation."""
     words = ir.VectorType(I16, 32)
     spread = builder.bitcast(splat(builder, read(builder, place, I32), Ints.ir_type), Bytes.ir_type)
-    # Lane l gets its scale in the upper byte of every 16 bits; index 128 gives a zero byte.
+    # Lane l gets its scale in the upper byte of every 16 bits; index 128 gives a zero byte. If LLVM saw that all lanes
+    # are the same, it would look bytes up in them and a zero at once, by an instruction three times as dear.
+    spread = unseen(builder, spread, "v")
     index = ir.Constant(Bytes.ir_type, [b for lane in range(4) for _ in range(8) for b in (-128, lane)])
     scale = builder.bitcast(call(builder, "llvm.x86.avx512.pshuf.b.512", Bytes.ir_type, spread, index), words)
     parts = [

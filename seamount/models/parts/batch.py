@@ -45,7 +45,7 @@ class Batch:
         for length, cache in zip(lengths, caches, strict=True):
             cache.require(length)
         assert len({id(cache.pages) for cache in caches}) == 1, "a batch's caches must be of one pool"
-        return cls(torch.from_numpy(_following(lengths, caches)).to(device), tuple(lengths), tuple(caches))
+        return cls(torch.tensor(_following(lengths, caches), device=device), tuple(lengths), tuple(caches))
 
     @classmethod
     def following(cls, count: int, cache: Cache, device: torch.device) -> "Batch":
@@ -81,10 +81,12 @@ class Batch:
             row_N[:count] = cache.table[:count]
         return table_BN
 
-    def require_following(self) -> None:
-        """Assert that the tokens are those that come next in the caches: kernels check no address."""
-        expected_T = _following(self.lengths, self.caches or ())
-        assert np.array_equal(self.positions_T.numpy(), expected_T), "a batch's tokens must follow what its caches hold"
+    def checked_positions(self) -> list[int]:
+        """The positions, which must be those that come next in the caches: kernels check no address."""
+        positions = self.positions_T.tolist()
+        expected = _following(self.lengths, self.caches or ())
+        assert positions == expected, "a batch's tokens must follow what its caches hold"
+        return expected
 
     def advance(self) -> None:
         """Count this batch's rows as cached, once every layer has written its own."""
@@ -122,7 +124,7 @@ class Batch:
         return table_BN, self.lengths, counts, torch.tensor(counts, device=device)
 
 
-def _following(lengths: Sequence[int], caches: Sequence[Cache]) -> np.ndarray:
-    starts_B = np.array([cache.length for cache in caches], np.int64)
-    ends_B = np.cumsum(lengths)
-    return np.arange(ends_B[-1]) + np.repeat(starts_B - (ends_B - lengths), lengths)
+def _following(lengths: Sequence[int], caches: Sequence[Cache]) -> list[int]:
+    """Plain numbers: for a step of few tokens each of numpy's operations costs more than all of this."""
+    each = zip(lengths, caches, strict=True)
+    return [position for length, cache in each for position in range(cache.length, cache.length + length)]

@@ -5,6 +5,7 @@ written to disk as one piece, and a layer may keep rows of any width, or several
 """
 
 from collections.abc import Sequence
+from functools import cached_property
 
 import numpy as np
 import torch
@@ -52,9 +53,10 @@ class Pages:
         """A layer's rows in all pages: (P, 64, X); compressed rows as uint8."""
         return self._rows[layer]
 
-    def address(self, layer: int) -> int:
-        """Where a layer's first row of page 0 stands in memory; page p's is `p * layout.nbytes` behind it."""
-        return self.memory.data_ptr() + self.layout.offsets[layer]
+    @cached_property
+    def addresses_L(self) -> np.ndarray:
+        """Where each layer's first row of page 0 stands in memory; page p's is `p * layout.nbytes` behind it."""
+        return self.memory.data_ptr() + np.array(self.layout.offsets, np.int64)
 
     def copy(self, source: int, target: int) -> None:
         """Make one page equal to another."""

@@ -2,6 +2,7 @@
 
 import math
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 from torch import Tensor
@@ -66,6 +67,7 @@ class RopeSpec:
             return _mscale(self.scaling.factor, self.scaling.mscale_all_dim) ** 2
         return 1.0
 
+    @cached_property
     def inverse_frequencies(self) -> Tensor:
         """Radians per position of each pair: (dim / 2), float32."""
         plain = 1.0 / self.theta ** (torch.arange(0, self.dim, 2, dtype=torch.float32) / self.dim)
@@ -81,8 +83,9 @@ class RopeSpec:
 
     def table(self, positions_T: Tensor) -> tuple[Tensor, Tensor]:
         """cos and sin of every position's angles: two (T, dim / 2), float32."""
-        angles_TR = positions_T.float()[:, None] * self.inverse_frequencies().to(positions_T.device)
-        return angles_TR.cos() * self.amplitude, angles_TR.sin() * self.amplitude
+        angles_TR = torch.outer(positions_T.float(), self.inverse_frequencies.to(positions_T.device))
+        cos_TR, sin_TR, amplitude = angles_TR.cos(), angles_TR.sin(), self.amplitude
+        return (cos_TR, sin_TR) if amplitude == 1 else (cos_TR * amplitude, sin_TR * amplitude)
 
 
 def _mscale(factor: float, mscale: float) -> float:
