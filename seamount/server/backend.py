@@ -20,8 +20,8 @@ Arrival = tuple[int, Chunk | Exception | None]
 """The prompt that it belongs to, and what the engine's sinks get."""
 
 
-WAKINGS_PER_SECOND = 125
-"""Of all streams together; so sixteen of them get something every 128 ms, and one alone gets every token at once."""
+EVENTS_PER_SECOND = 80
+"""Of all streams together; so sixteen of them get something every 200 ms, and one alone most tokens at once."""
 
 
 class Backend(Protocol):
@@ -46,30 +46,17 @@ class Backend(Protocol):
 
 
 class Stream:
-    """What arrives for one request. Used in the event loop alone; one that is dropped ends its work.
+    """What arrives for one request. One that is dropped ends its work. All but `put` is for the event loop alone."""
 
-    Tokens that come fast are handed on several at a time: each waking takes some tenth of a millisecond from the cores
-    that draw them. First and last tokens are never held back, others until the next
-    one that comes after the interval, or a nudge.
-    """
-
-    def __init__(self, interval: Callable[[], float]) -> None:
-        """`interval`: the seconds that are to lie between two wakings."""
+    def __init__(self) -> None:
         self._arrived: list[Arrival] = []
         self._waiter: asyncio.Future[None] | None = None
         self._end: list[weakref.finalize[[], Stream]] = []
-        self._interval = interval
-        self._due = 0.0
         self._has_news = False
 
-    def put(self, arrival: Arrival, now: float) -> None:
-        """Hand something over, at a time of the monotonic clock."""
+    def put(self, arrival: Arrival) -> None:
+        """Add something, from any thread, without waking anybody."""
         self._arrived.append(arrival)
-        item = arrival[1]
-        is_between = isinstance(item, Chunk) and item.finish_reason is None and item.prompt is None
-        if now >= self._due or not is_between:
-            self._due = now + self._interval()
-            self.nudge()
 
     @property
     def is_holding(self) -> bool:
@@ -83,13 +70,15 @@ class Stream:
             self._waiter.set_result(None)
 
     async def take(self) -> list[Arrival]:
-        """All that arrived since the last time; waits for what is not held back, or for a nudge."""
+        """All that arrived since the last time, after a nudge."""
         if not self._has_news:
             self._waiter = asyncio.get_running_loop().create_future()
             await self._waiter
         self._has_news = False
-        arrived, self._arrived = self._arrived, []
-        return arrived
+        taken = self._arrived[:]
+        # What another thread adds meanwhile stays.
+        del self._arrived[: len(taken)]
+        return taken
 
     def ends_with(self, abort: Callable[[], None]) -> None:
         """What is to be called once this is closed or dropped."""
@@ -108,18 +97,24 @@ class Stream:
 
 
 class LocalBackend:
-    """A model in this process. The engine's thread and the event loop meet here."""
+    """A model in this process. The engine's thread and the event loop meet here.
+
+    Tokens that come fast are handed on several at a time, those of all streams together: what the loop takes from the
+    cores that draw them is taken at each waking. First and last tokens are never held back, others until the next one
+    that comes after the interval, or a nudge.
+    """
 
     def __init__(self, engine: Engine) -> None:
         self.engine = engine
         self.tokenizer, self.context_length = engine.tokenizer, engine.context_length
-        self._posted: deque[tuple[weakref.ref[Stream], Arrival]] = deque()
-        self._is_called = False
         self._streams: weakref.WeakSet[Stream] = weakref.WeakSet()
+        self._urgent: deque[Stream] = deque()
+        self._due = 0.0
+        self._is_called = False
 
     async def submit(self, prompts: Sequence[list[int]], params: SamplingParams) -> Stream:
         """See Backend."""
-        stream, loop = Stream(self._interval), asyncio.get_running_loop()
+        stream, loop = Stream(), asyncio.get_running_loop()
         self._streams.add(stream)
         reference = weakref.ref(stream)
         try:
@@ -139,30 +134,36 @@ class LocalBackend:
         """See Backend."""
         return self.engine.metrics.snapshot()
 
-    def _interval(self) -> float:
-        return len(self._streams) / WAKINGS_PER_SECOND
-
     def _post(
         self,
         loop: asyncio.AbstractEventLoop,
-        stream: weakref.ref[Stream],
+        reference: weakref.ref[Stream],
         index: int,
         item: Chunk | Exception | None,
     ) -> None:
-        """In the engine's thread. The loop is woken once for all that a step has drawn."""
-        self._posted.append((stream, (index, item)))
-        if not self._is_called:
+        """In the engine's thread."""
+        stream = reference()
+        if stream is None:
+            return
+        stream.put((index, item))
+        is_between = isinstance(item, Chunk) and item.finish_reason is None and item.prompt is None
+        if not is_between:
+            self._urgent.append(stream)
+        if not self._is_called and (not is_between or time.monotonic() >= self._due):
             self._is_called = True
             with contextlib.suppress(RuntimeError):  # the loop is closed, and nobody waits
-                loop.call_soon_threadsafe(self._deliver)
+                loop.call_soon_threadsafe(self._nudge)
 
-    def _deliver(self) -> None:
+    def _nudge(self) -> None:
         self._is_called = False
+        while self._urgent:
+            self._urgent.popleft().nudge()
         now = time.monotonic()
-        while self._posted:
-            reference, arrival = self._posted.popleft()
-            if (stream := reference()) is not None:
-                stream.put(arrival, now)
+        if now >= self._due:
+            self._due = now + len(self._streams) / EVENTS_PER_SECOND
+            for stream in self._streams:
+                if stream.is_holding:
+                    stream.nudge()
 
 
 @asynccontextmanager

@@ -16,9 +16,12 @@ KEEP_ALIVE = ": still waiting\n\n"
 DONE = "data: [DONE]\n\n"
 
 
+_ENCODER = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"))
+
+
 def compact(value: Any) -> str:
     """A value as JSON without white space."""
-    return json.dumps(value, ensure_ascii=False, separators=(",", ":"))
+    return _ENCODER.encode(value)
 
 
 def event(data: Any, name: str | None = None) -> str:

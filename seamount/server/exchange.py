@@ -45,9 +45,10 @@ class _Choice:
         pieces: list[Piece] = []
         # One by one only as long as it matters which of them ended the reasoning.
         while chunks and (self.parser.is_reasoning or not self._has_begun):
-            self._has_begun = True
             num_reasoning += self.parser.is_reasoning
             pieces += self.parser.push(chunks[0].text)
+            # Not before: the mark that the reasoning begins with may be several tokens.
+            self._has_begun = self._has_begun or bool(pieces)
             delta.chunks.append(chunks.pop(0))
         if text := "".join(chunk.text for chunk in chunks):
             pieces += self.parser.push(text)
@@ -147,13 +148,14 @@ class Exchange:
     def _read(self, arrived: list[tuple[int, Chunk | Exception | None]]) -> list[Delta]:
         if self.tally.seconds > self._service.deadline:
             raise Failure(f"no whole answer within {self._service.deadline:g} seconds; ask for fewer tokens", 504)
+        answers = self._ask.params.n
         new: dict[int, list[Chunk]] = defaultdict(list)
         for prompt, item in arrived:
             if not isinstance(item, Chunk):
                 # Told once what came before it is counted and given out.
                 self._fault = stopped() if item is None else item
                 break
-            new[prompt * self._ask.params.n + item.index].append(item)
+            new[prompt * answers + item.index].append(item)
             if item.prompt is not None:
                 self.prompts[prompt] = item.prompt
                 self.tally.begin(item.prompt)
@@ -162,7 +164,7 @@ class Exchange:
             delta = Delta(index)
             seconds, count = chunks[-1].compute_seconds, len(chunks)
             num_reasoning = self._choices[index].read(chunks, delta)
-            self.tally.count(index // self._ask.params.n, count, num_reasoning, seconds)
+            self.tally.count(index // answers, count, num_reasoning, seconds)
             self._open -= delta.finish_reason is not None
             deltas.append(delta)
         if deltas:

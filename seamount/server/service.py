@@ -15,7 +15,7 @@ from starlette.requests import Request
 from seamount.errors import ConfigError
 from seamount.server.asking import Ask, ServedModel
 from seamount.server.backend import LocalBackend, running
-from seamount.server.failures import Failure
+from seamount.server.failures import Failure, is_anthropic
 from seamount.server.metering import (
     EnergyMeter,
     Entry,
@@ -25,8 +25,10 @@ from seamount.server.metering import (
     Ledger,
     Limiter,
     Prices,
+    anthropic_headers,
     decimal_of,
     default_database,
+    openai_headers,
 )
 from seamount.server.metrics import Metrics
 from seamount.server.tally import Tally
@@ -139,7 +141,8 @@ class Service:
         if key is not None:
             key.require(ask.model.name)
         tokens = sum(map(len, ask.prompts)) + ask.num_choices * (ask.params.max_tokens or 1)
-        return Admission(key, self._limiter.admit(key, tokens), self._energy.read())
+        headers = anthropic_headers if is_anthropic(http.scope["path"]) else openai_headers
+        return Admission(key, self._limiter.admit(key, tokens, headers), self._energy.read())
 
     def usage(self, model: str, tally: Tally) -> dict[str, Any]:
         """The counts of a request, and what they cost."""

@@ -29,6 +29,8 @@ DRAIN_SECONDS = 30.0
 """How long answers under way may take to end after SIGTERM."""
 INTERRUPT_SECONDS = 2.0
 """The same after Ctrl-C, behind which somebody waits."""
+_ENDING_SECONDS = 20
+"""What follows for a client to be told why its answer ends: the step that runs goes on, seconds in a large model."""
 
 
 def serve(
@@ -45,7 +47,8 @@ def serve(
     """Answers HTTP requests until Ctrl-C or SIGTERM; port 0 takes a free one.
 
     Once it listens, `show` gets the lines that say where and how to ask. Told to stop, it takes no more requests, and
-    answers under way may end within `drain_seconds`, after Ctrl-C within two; told again, it leaves at once.
+    answers under way may end within `drain_seconds`, after Ctrl-C within two; those that do not are ended, and their
+    clients told so. Told again, it leaves at once.
 
     Errors: ConfigError if the address is taken, or if others could reach it without a key and that is not allowed.
     """
@@ -128,9 +131,9 @@ class _Server(uvicorn.Server):
         super().handle_exit(sig, frame)
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        # Ended by their engine, streams tell their clients why; uvicorn would break them off a little later.
+        # Ended by their engine, streams tell their clients why; uvicorn breaks off those that nobody reads.
         self._service.is_draining = True
-        self.config.timeout_graceful_shutdown = math.ceil(self._drain_seconds) + 2
+        self.config.timeout_graceful_shutdown = math.ceil(self._drain_seconds) + _ENDING_SECONDS
         asyncio.get_running_loop().call_later(self._drain_seconds, self._end_answers)
         await super().shutdown(sockets)
 

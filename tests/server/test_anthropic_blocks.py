@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import time
+from functools import partial
 from typing import Any
 
 import anthropic
@@ -119,7 +120,7 @@ def test_what_is_cut_off_within_a_call_is_no_call_to_run(claude: anthropic.Anthr
 @pytest.mark.parametrize("is_eager", [False, True])
 def test_the_events_of_blocks(http: httpx.Client, model: ToyModel, is_eager: bool) -> None:
     model.speak("<think>Hm</think>" + call("read", '{"a": 1}'))
-    model.before_step = lambda: time.sleep(0.02)  # tokens that come faster are put together
+    model.before_step = lambda: time.sleep(0.05)  # tokens that come faster are put together
     tools = [{**TOOLS[0], "eager_input_streaming": is_eager}]
     events = sent_events(http.post("/v1/messages", json={**ASK, "tools": tools, "stream": True}).text)
     blocks = [data for name, data in events if name.startswith("content_block")]
@@ -130,12 +131,23 @@ def test_the_events_of_blocks(http: httpx.Client, model: ToyModel, is_eager: boo
     ]
     starts = [one["content_block"] for one in blocks if one["type"] == "content_block_start"]
     assert starts[0] == {"type": "thinking", "thinking": "", "signature": ""}
-    assert {**starts[1], "id": ""} == {"type": "tool_use", "id": "", "name": "read", "input": {}}
+    direct = {"type": "direct"}
+    assert {**starts[1], "id": ""} == {"type": "tool_use", "id": "", "name": "read", "input": {}, "caller": direct}
     deltas = [one["delta"] for one in blocks if one["type"] == "content_block_delta"]
     assert [one["type"] for one in deltas[:3]] == ["thinking_delta", "thinking_delta", "signature_delta"]
     inputs = [one["partial_json"] for one in deltas[3:]]
     assert "".join(inputs) == '{"a": 1}'
     assert (len(inputs) > 1) == is_eager
+
+
+def test_reasoning_is_counted_however_its_tokens_arrive(claude: anthropic.Anthropic, model: ToyModel) -> None:
+    """Tokens that wait together are read at once, and each letter of the mark is a token of its own here."""
+    model.speak("<think>Hm</think>" + "Yes. " * 10)
+    for seconds in (0.0, 0.02):
+        model.before_step = partial(time.sleep, seconds)
+        usage = claude.messages.create(**ASK).usage
+        assert usage.output_tokens_details is not None
+        assert usage.output_tokens_details.thinking_tokens == len("Hm</think>")
 
 
 def test_reasoning_may_be_kept_from_view(claude: anthropic.Anthropic, model: ToyModel) -> None:
@@ -146,7 +158,7 @@ def test_reasoning_may_be_kept_from_view(claude: anthropic.Anthropic, model: Toy
         assert [block.to_dict() for block in stream.get_final_message().content] == content
     assert content == [
         {"type": "thinking", "thinking": "", "signature": content[0]["signature"]},
-        {"type": "text", "text": "Yes."},
+        {"type": "text", "text": "Yes.", "citations": None},
     ]
 
 

@@ -48,6 +48,16 @@ def test_a_message(claude: anthropic.Anthropic) -> None:
     assert answer._request_id
 
 
+def test_fields_that_anthropics_schema_demands_are_there_without_a_value(http: httpx.Client) -> None:
+    message = http.post("/v1/messages", json={**ASK, "messages": MESSAGES}).json()
+    for where, names in (
+        (message, ("stop_details", "container")),
+        (message["usage"], ("cache_creation", "inference_geo", "server_tool_use")),
+        (message["content"][0], ("citations",)),
+    ):
+        assert {name: where[name] for name in names} == dict.fromkeys(names)
+
+
 def test_a_stream(claude: anthropic.Anthropic) -> None:
     with claude.messages.stream(**ASK, messages=MESSAGES) as stream:
         assert "".join(stream.text_stream) == TEXT
@@ -67,7 +77,8 @@ def test_the_events_of_a_stream(http: httpx.Client) -> None:
     assert first["type"] == "message_start"
     assert (message["content"], message["stop_reason"], message["stop_sequence"]) == ([], None, None)
     assert message["usage"]["input_tokens"] + message["usage"]["cache_read_input_tokens"] == PROMPT_TOKENS
-    assert begin == {"type": "content_block_start", "index": 0, "content_block": {"type": "text", "text": ""}}
+    block = {"type": "text", "text": "", "citations": None}
+    assert begin == {"type": "content_block_start", "index": 0, "content_block": block}
     assert {(data["type"], data["index"], data["delta"]["type"]) for _, data in deltas} == {
         ("content_block_delta", 0, "text_delta")
     }

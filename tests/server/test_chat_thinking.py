@@ -61,7 +61,9 @@ def test_reasoning_comes_apart_under_both_names(http: httpx.Client, model: ToyMo
 def test_without_thinking_all_is_content(http: httpx.Client, model: ToyModel, options: dict[str, Any]) -> None:
     model.speak("Yes.")
     answer = ask(http, **options)
-    assert answer["choices"][0]["message"] == {"role": "assistant", "content": "Yes."}
+    message = answer["choices"][0]["message"]
+    assert message["content"] == "Yes."
+    assert not {"reasoning", "reasoning_content", "tool_calls"} & set(message)
     assert answer["usage"]["completion_tokens_details"]["reasoning_tokens"] == 0
 
 

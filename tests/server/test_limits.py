@@ -13,9 +13,9 @@ from test_keys import Clock
 from test_ledger import write_all
 
 from seamount.errors import BudgetExceeded, RateLimited
-from seamount.server.metering import Key, KeyTerms, Ledger, Limiter, Records
+from seamount.server.metering import Key, KeyTerms, Ledger, Limiter, Records, anthropic_headers
 from seamount.server.metering.buckets import TokenBucket
-from seamount.server.metering.limits import duration
+from seamount.server.metering.limit_headers import duration
 
 
 class NothingSpent(Records):
@@ -104,6 +104,18 @@ def test_requests_per_minute(limiter: Limiter, clock: Clock) -> None:
     assert refused.value.headers["x-ratelimit-limit-requests"] == "3"
     clock.now += 20
     limiter.admit(key(requests_per_minute=3), 10)
+
+
+def test_anthropics_headers_tell_when(limiter: Limiter, clock: Clock) -> None:
+    some = key(requests_per_minute=3, tokens_per_minute=100)
+    assert limiter.admit(some, 30, anthropic_headers).headers == {
+        "anthropic-ratelimit-requests-limit": "3",
+        "anthropic-ratelimit-requests-remaining": "2",
+        "anthropic-ratelimit-requests-reset": "2026-09-21T14:13:40Z",
+        "anthropic-ratelimit-tokens-limit": "100",
+        "anthropic-ratelimit-tokens-remaining": "70",
+        "anthropic-ratelimit-tokens-reset": "2026-09-21T14:13:38Z",
+    }
 
 
 def test_a_refusal_costs_nothing(limiter: Limiter) -> None:

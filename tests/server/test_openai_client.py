@@ -29,6 +29,12 @@ def test_chat(client: openai.OpenAI) -> None:
     assert answer.usage.total_tokens == PROMPT_TOKENS + COMPLETION_TOKENS
 
 
+def test_fields_that_openais_messages_have_are_there_without_a_value(client: openai.OpenAI) -> None:
+    answer = client.chat.completions.create(model=MODEL, messages=MESSAGES)
+    message = answer.choices[0].message.to_dict()
+    assert (message["refusal"], message["annotations"]) == (None, [])
+
+
 def test_chat_stream(client: openai.OpenAI) -> None:
     stream = client.chat.completions.create(
         model=MODEL, messages=MESSAGES, temperature=0, stream=True, stream_options={"include_usage": True}

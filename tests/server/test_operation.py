@@ -117,13 +117,14 @@ def test_keys_are_asked_for_once_there_are_any(served: Any, database: Path) -> N
     refused = http.post("/v1/chat/completions", json=CHAT, headers={"Authorization": "Bearer sk-none"})
     assert (refused.status_code, refused.json()["error"]["code"]) == (401, "invalid_api_key")
     for header in ({"Authorization": f"Bearer {secret}"}, {"x-api-key": secret}):
-        answer = http.post("/v1/chat/completions", json=CHAT, headers=header)
+        answer = http.post("/v1/chat/completions", json={**CHAT, "model": "toy"}, headers=header)
         assert answer.status_code == 200, answer.text
         assert answer.headers["x-ratelimit-limit-requests"] == "3"
     header = {"x-api-key": secret}
     assert http.post("/v1/completions", json={"prompt": "x", "model": "other"}, headers=header).status_code == 403
-    assert http.post("/v1/completions", json={"prompt": "x"}, headers=header).status_code == 200
-    limited = http.post("/v1/completions", json={"prompt": "x"}, headers=header)
+    allowed = {"prompt": "x", "model": "toy"}
+    assert http.post("/v1/completions", json=allowed, headers=header).status_code == 200
+    limited = http.post("/v1/completions", json=allowed, headers=header)
     assert (limited.status_code, limited.json()["error"]["code"]) == (429, "rate_limit_exceeded")
     assert 1 <= int(limited.headers["retry-after"]) <= 60
     assert http.get("/metrics", headers=header).status_code == 403
@@ -148,9 +149,15 @@ def test_several_models_answer_by_name(served: Any, model: ToyModel) -> None:
     for name in ("two", "one", "two"):
         answer = http.post("/v1/chat/completions", json={**CHAT, "model": name}).json()
         assert (answer["model"], answer["choices"][0]["message"]["content"]) == (name, "Grüße ☃!")
-    assert (
-        "'one' or 'two'" in http.post("/v1/completions", json={"prompt": "x", "model": "no"}).json()["error"]["message"]
-    )
+    for path, named, status in (
+        ("/v1/completions", {"prompt": "x", "model": "no"}, 404),
+        ("/v1/completions", {"prompt": "x"}, 400),
+        ("/v1/chat/completions", CHAT, 400),
+    ):
+        refused = http.post(path, json=named)
+        error = refused.json()["error"]
+        assert (refused.status_code, error["param"]) == (status, "model")
+        assert "'one' or 'two'" in error["message"]
 
 
 def test_models_without_a_price_are_refused_at_the_start(engine: Engine, database: Path) -> None:

@@ -35,11 +35,11 @@ class Blocks:
     def take(self, piece: Piece) -> Iterator[Event]:
         """The events that one more piece brings."""
         if isinstance(piece, ToolCall):
-            call = {"type": "tool_use", "id": f"toolu_{secrets.token_hex(12)}", "name": piece.name, "input": {}}
-            yield from self._begin(call)
+            head = {"type": "tool_use", "id": f"toolu_{secrets.token_hex(12)}", "name": piece.name}
+            yield from self._begin({**head, "input": {}, "caller": {"type": "direct"}})
             return
         if isinstance(piece, Text) and self._kind != "text":
-            yield from self._begin({"type": "text", "text": ""})
+            yield from self._begin({"type": "text", "text": "", "citations": None})
         elif isinstance(piece, Reasoning) and self._kind != "thinking":
             yield from self._begin({"type": "thinking", "thinking": "", "signature": ""})
         assert self._block is not None, "arguments of no call"

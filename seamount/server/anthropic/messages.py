@@ -17,6 +17,9 @@ from seamount.server.exchange import Delta, Exchange
 from seamount.server.limits import KEEP_ALIVE_SECONDS
 
 _PING = event({"type": "ping"}, "ping")
+# What Anthropic's schema demands of a message and of its counts, and what nothing here ever gives a value.
+_NOTHING = {"stop_details": None, "container": None}
+_NOT_COUNTED = {"cache_creation": None, "inference_geo": None, "server_tool_use": None}
 _REASONS = {"stop": "end_turn", "length": "max_tokens", "tool_calls": "tool_use"}
 
 
@@ -80,7 +83,7 @@ class MessageAnswer:
     def _message(self) -> dict[str, Any]:
         """As far as it is known."""
         head = {"id": self._id, "type": "message", "role": "assistant", "model": self._model_name}
-        return {**head, "content": self._blocks.done, **self._end, "usage": self._usage()}
+        return {**head, "content": self._blocks.done, **self._end, **_NOTHING, "usage": self._usage()}
 
     def _usage(self) -> dict[str, Any]:
         """The counts so far; Anthropic's input_tokens are those that no cache held."""
@@ -92,5 +95,6 @@ class MessageAnswer:
             "output_tokens": tally.output_tokens,
             "output_tokens_details": {"thinking_tokens": tally.reasoning_tokens},
             "service_tier": "standard",
+            **_NOT_COUNTED,
             "seamount": self._exchange.usage()["seamount"],
         }

@@ -8,6 +8,7 @@ from seamount.server.metering.energy import EnergyMeter
 from seamount.server.metering.entry import Entry
 from seamount.server.metering.keys import Key, Keys, KeyTerms
 from seamount.server.metering.ledger import Ledger
+from seamount.server.metering.limit_headers import anthropic_headers, openai_headers
 from seamount.server.metering.limits import Lease, Limiter
 from seamount.server.metering.money import decimal_of, text_of
 from seamount.server.metering.prices import Prices, Rates
@@ -27,7 +28,9 @@ __all__ = [
     "Rates",
     "Records",
     "Sums",
+    "anthropic_headers",
     "decimal_of",
     "default_database",
+    "openai_headers",
     "text_of",
 ]

@@ -6,11 +6,13 @@ import math
 import time
 from collections.abc import Callable
 from datetime import UTC, datetime
+from typing import Literal, NoReturn
 from weakref import WeakSet
 
 from seamount.errors import BudgetExceeded, RateLimited
 from seamount.server.metering.buckets import TokenBucket
 from seamount.server.metering.keys import Key, KeyTerms
+from seamount.server.metering.limit_headers import HeaderWriter, Standing, duration, openai_headers
 from seamount.server.metering.money import text_of
 from seamount.server.metering.records import Records
 from seamount.server.metering.uptime import bucket_start
@@ -19,7 +21,7 @@ from seamount.server.metering.uptime import bucket_start
 class Lease:
     """The right to work on one request. Leaving its `with` ends it, and so does forgetting it.
 
-    `headers` tell the client what is left, as OpenAI's API does.
+    `headers` tell the client what is left, as its dialect does.
     """
 
     def __init__(self, usage: _Usage | None, tokens: int) -> None:
@@ -65,17 +67,17 @@ class Limiter:
         self._spent_in_all = records.spent_by_key(currency)
         self._spent_this_month = records.spent_by_key(currency, since=self._month)
 
-    def admit(self, key: Key | None, tokens: int) -> Lease:
+    def admit(self, key: Key | None, tokens: int, headers: HeaderWriter = openai_headers) -> Lease:
         """The right to work on a request of at most so many tokens, prompt and answer. Without a key nothing limits.
 
         A request of more tokens than the key has in a minute needs a whole minute's, and what it used beyond them is
-        missing afterwards.
+        missing afterwards. `headers` writes what is left for the client.
         Errors: RateLimited, which says how long to wait; BudgetExceeded.
         """
         if key is None:
             return Lease(None, 0)
         usage = self._usages.get(key.id) or self._new_usage(key)
-        return usage.admit(tokens, self._clock(), self._now())
+        return usage.admit(tokens, self._clock(), self._now(), headers)
 
     def _new_usage(self, key: Key) -> _Usage:
         usage = _Usage(key, self._currency, self._clock)
@@ -101,23 +103,28 @@ class _Usage:
         self.spent = 0
         self.month = 0.0
 
-    def admit(self, tokens: int, clock: float, now: float) -> Lease:
+    def admit(self, tokens: int, clock: float, now: float, write: HeaderWriter) -> Lease:
         terms = self._key.terms
+
+        def refuse(limit: str, seconds: float) -> NoReturn:
+            # Clients read whole seconds, and come too early if they are rounded down.
+            headers = write(self._standings(clock), now) | {"retry-after": str(max(1, math.ceil(seconds)))}
+            message = f"the API key {self._key.name!r} is limited to {limit}; try again in {duration(seconds)}"
+            raise RateLimited(message, seconds, headers)
+
         if terms.concurrency is not None and len(self._leases) >= terms.concurrency:
-            self._refuse(f"{terms.concurrency} requests at the same time", 1.0, clock)
+            refuse(f"{terms.concurrency} requests at the same time", 1.0)
         self._require_budget(now)
         # More than a minute's tokens are never there at once.
         tokens = min(tokens, terms.tokens_per_minute or tokens)
         amounts = {"requests": 1, "tokens": tokens}
         for kind, bucket in self._buckets.items():
             if not bucket.fits(amounts[kind], clock):
-                self._refuse(
-                    f"{bucket.per_minute} {kind} per minute", bucket.seconds_until(amounts[kind], clock), clock
-                )
+                refuse(f"{bucket.per_minute} {kind} per minute", bucket.seconds_until(amounts[kind], clock))
         for kind, bucket in self._buckets.items():
             bucket.take(amounts[kind], clock)
         lease = Lease(self, tokens)
-        lease.headers = self._headers(clock)
+        lease.headers = write(self._standings(clock), now)
         self._leases.add(lease)
         return lease
 
@@ -145,35 +152,22 @@ class _Usage:
                 f"{terms.currency}{until}; ask the operator for more"
             )
 
-    def _refuse(self, limit: str, seconds: float, clock: float) -> None:
-        # Clients read whole seconds, and come too early if they are rounded down.
-        headers = self._headers(clock) | {"retry-after": str(max(1, math.ceil(seconds)))}
-        raise RateLimited(
-            f"the API key {self._key.name!r} is limited to {limit}; try again in {duration(seconds)}", seconds, headers
-        )
-
-    def _headers(self, clock: float) -> dict[str, str]:
-        headers = {}
-        for kind, bucket in self._buckets.items():
-            headers[f"x-ratelimit-limit-{kind}"] = str(bucket.per_minute)
-            headers[f"x-ratelimit-remaining-{kind}"] = str(max(0, math.floor(bucket.level(clock) + 1e-6)))
-            headers[f"x-ratelimit-reset-{kind}"] = duration(bucket.seconds_until(bucket.per_minute, clock))
-        return headers
+    def _standings(self, clock: float) -> list[Standing]:
+        return [
+            Standing(
+                kind,
+                bucket.per_minute,
+                remaining=max(0, math.floor(bucket.level(clock) + 1e-6)),
+                reset=bucket.seconds_until(bucket.per_minute, clock),
+            )
+            for kind, bucket in self._buckets.items()
+        ]
 
 
-def _limits(terms: KeyTerms) -> dict[str, int | None]:
+def _limits(terms: KeyTerms) -> dict[Literal["requests", "tokens"], int | None]:
     return {"requests": terms.requests_per_minute, "tokens": terms.tokens_per_minute}
 
 
 def _next_month(now: float) -> str:
     start = bucket_start(bucket_start(now, "month") + 32 * 86400, "month")
     return datetime.fromtimestamp(start, UTC).strftime("%Y-%m-%d (UTC)")
-
-
-def duration(seconds: float) -> str:
-    """A time as OpenAI's headers have it: 12ms, 1.5s, 6m0s. Rounded up to milliseconds."""
-    milliseconds = math.ceil(seconds * 1000)
-    if milliseconds < 1000:
-        return f"{milliseconds}ms"
-    minutes, rest = divmod(milliseconds, 60_000)
-    return f"{minutes}m{rest / 1000:g}s" if minutes else f"{rest / 1000:g}s"

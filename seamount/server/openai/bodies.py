@@ -44,7 +44,7 @@ class OpenAIBody(Sampling):
     """What both kinds of requests have."""
 
     model: str | None = None
-    """One of /v1/models; the first of them if none is named."""
+    """One of /v1/models; may be left out where only one is served."""
     stream: bool | None = None
     stream_options: StreamOptions | None = None
     max_tokens: Annotated[int, Field(ge=0)] | None = None

@@ -154,7 +154,10 @@ class _Message:
     def message(self) -> dict[str, Any]:
         """As clients get it; the reasoning under both of its names."""
         content = "".join(self._content)
-        message: dict[str, Any] = {"role": "assistant", "content": None if self._calls and not content else content}
+        content_or_none = None if self._calls and not content else content
+        # What OpenAI's messages have besides: a refusal by its own policy, and what its search on the web found.
+        others: dict[str, Any] = {"refusal": None, "annotations": []}
+        message: dict[str, Any] = {"role": "assistant", "content": content_or_none, **others}
         if self._reasoning:
             message["reasoning_content"] = message["reasoning"] = "".join(self._reasoning)
         if self._calls:

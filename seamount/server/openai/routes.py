@@ -8,8 +8,10 @@ from typing import Any
 from fastapi import APIRouter, Request, Response
 from fastapi.responses import JSONResponse
 
+from seamount.server.asking import ServedModel
 from seamount.server.events import EventStream
 from seamount.server.exchange import Exchange
+from seamount.server.failures import Failure
 from seamount.server.openai.bodies import ChatBody, CompletionBody
 from seamount.server.openai.chat import ChatAnswer, chat_ask
 from seamount.server.openai.completions import CompletionAnswer, completion_ask
@@ -25,7 +27,7 @@ def openai_router(service: Service) -> APIRouter:
     async def chat_completions(http: Request) -> Response:
         service.key_of(http)
         body = await ChatBody.read(http)
-        model = service.model(body.model)
+        model = _model(service, body.model)
         ask = await asyncio.to_thread(chat_ask, body, model, "chat")
         exchange = await Exchange.begin(service, ask, http)
         answer = ChatAnswer(exchange, body, model, ask.num_choices)
@@ -35,7 +37,7 @@ def openai_router(service: Service) -> APIRouter:
     async def completions(http: Request) -> Response:
         service.key_of(http)
         body = await CompletionBody.read(http)
-        ask = await asyncio.to_thread(completion_ask, body, service.model(body.model), "completions")
+        ask = await asyncio.to_thread(completion_ask, body, _model(service, body.model), "completions")
         exchange = await Exchange.begin(service, ask, http)
         return await _respond(CompletionAnswer(exchange, body, ask), exchange, body.stream)
 
@@ -51,6 +53,17 @@ def openai_router(service: Service) -> APIRouter:
         return service.model(model_id).card()
 
     return router
+
+
+def _model(service: Service, name: str | None) -> ServedModel:
+    """The model of a name; none need be named where only one is served.
+
+    Errors: Failure.
+    """
+    if name is None and len(service.models) > 1:
+        allowed = " or ".join(map(repr, service.models))
+        raise Failure(f"model: needed, since several are served; allowed is {allowed}", 400, field="model")
+    return service.model(name)
 
 
 async def _respond(answer: ChatAnswer | CompletionAnswer, exchange: Exchange, is_stream: bool | None) -> Response:
