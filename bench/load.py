@@ -197,11 +197,8 @@ def measured(arguments: argparse.Namespace) -> dict[str, Any]:
         server = Server(Path(folder), arguments)
         try:
             if arguments.overhead:
-
-                def bare(streams: int, tokens: int) -> float:
-                    return float(server.tell(f"bare {streams} {tokens}")["seconds"])
-
-                return {"overhead": compare(server.address, bare, 16, arguments.tokens, arguments.rounds), "faults": []}
+                found = compare(server.address, server.tell, 16, arguments.tokens, arguments.rounds)
+                return {"overhead": found, "faults": []}
             if arguments.kill:
                 return asyncio.run(under_kill(server, arguments))
             found = asyncio.run(under_load(server, arguments))
@@ -224,7 +221,7 @@ def main() -> None:
     parser.add_argument("--warm-up", type=float, default=20)
     parser.add_argument("--cases", type=int, default=48, help="different requests")
     parser.add_argument("--tokens", type=int, default=128, help="with --overhead: of each stream")
-    parser.add_argument("--rounds", type=int, default=7, help="with --overhead")
+    parser.add_argument("--rounds", type=int, default=15, help="with --overhead")
     chosen = parser.add_mutually_exclusive_group()
     chosen.add_argument("--url")
     chosen.add_argument("--kill", action="store_true")

@@ -3,7 +3,8 @@
     python bench/load_server.py MODEL --database FILE [--quantize int4] [--memory 1GiB]
 
 Its first line is the server's address. Each line on standard input is then answered by a line of JSON: `living` with
-the asyncio tasks and all Python objects there are, `bare STREAMS TOKENS` with the seconds that so many streams take.
+the asyncio tasks and all Python objects there are, `bare STREAMS TOKENS` with the seconds that so many streams take,
+`loop` with the seconds of CPU time that the event loop's thread has taken so far.
 """
 
 from __future__ import annotations
@@ -15,7 +16,9 @@ import json
 import sys
 import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import seamount
 from seamount.engine import Chunk, Engine, SamplingParams
@@ -49,10 +52,15 @@ def bare(engine: Engine, streams: int, tokens: int) -> float:
 
 def obey(engine: Engine) -> None:
     """Answers each line until there are no more."""
+    clock = time.pthread_getcpuclockid(threading.main_thread().ident or 0)  # the event loop runs in it
+    answers: dict[str, Callable[..., dict[str, Any]]] = {
+        "living": living,
+        "bare": lambda streams, tokens: {"seconds": bare(engine, int(streams), int(tokens))},
+        "loop": lambda: {"seconds": time.clock_gettime(clock)},
+    }
     for line in sys.stdin:
         command, *numbers = line.split()
-        found = living() if command == "living" else {"seconds": bare(engine, *map(int, numbers))}
-        print(json.dumps(found), flush=True)
+        print(json.dumps(answers[command](*numbers)), flush=True)
 
 
 def main() -> None:

@@ -11,6 +11,7 @@ from collections.abc import Callable
 from typing import Any
 
 Address = tuple[str, int]
+Tell = Callable[[str], dict[str, Any]]
 
 
 def served_seconds(address: Address, streams: int, tokens: int) -> float:
@@ -50,27 +51,46 @@ def _request(number: int, tokens: int) -> bytes:
     return head.encode() + content
 
 
-def compare(
-    address: Address, bare: Callable[[int, int], float], streams: int, tokens: int, rounds: int
-) -> dict[str, Any]:
-    """Tokens per second of both, round by round, and the median of what the server adds; the first round warms up."""
-    ratios, rates = [], []
+def compare(address: Address, tell: Tell, streams: int, tokens: int, rounds: int) -> dict[str, Any]:
+    """What the server adds, round by round; `tell` is how load_server.py is asked. The first round warms up.
+
+    Wall-clock rates of shared cores are noisy. The CPU time of the event loop's thread is less so: the cores that draw
+    the tokens lack it.
+    """
+
+    def bare() -> float:
+        return float(tell(f"bare {streams} {tokens}")["seconds"])
+
+    def served() -> float:
+        return served_seconds(address, streams, tokens)
+
+    count, alone, over_http, loop = streams * tokens, [], [], []
     for number in range(rounds + 1):
         # Who goes first changes, so that a machine that grows slower favours neither.
-        if number % 2:
-            alone, served = bare(streams, tokens), served_seconds(address, streams, tokens)
-        else:
-            served, alone = served_seconds(address, streams, tokens), bare(streams, tokens)
-        if number:
-            ratios.append(served / alone)
-            rates.append((streams * tokens / alone, streams * tokens / served))
-            print(f"round {number}: bare {rates[-1][0]:.0f}, served {rates[-1][1]:.0f} tok/s", flush=True)
+        first = bare() if number % 2 else None
+        before = tell("loop")["seconds"]
+        seconds = served()
+        taken = tell("loop")["seconds"] - before
+        alone.append(bare() if first is None else first)
+        over_http.append(seconds)
+        loop.append(taken)
+        print(
+            f"round {number}: bare {count / alone[-1]:.0f}, served {count / seconds:.0f} tok/s, "
+            f"the loop's thread {taken / count * 1e6:.1f} us of CPU a token",
+            flush=True,
+        )
+    alone, over_http, loop = alone[1:], over_http[1:], loop[1:]
+    ratios = [served / bare for served, bare in zip(over_http, alone, strict=True)]
     return {
         "streams": streams,
         "tokens": tokens,
         "rounds": rounds,
-        "bare_tokens_per_second": statistics.median(rate for rate, _ in rates),
-        "served_tokens_per_second": statistics.median(rate for _, rate in rates),
+        "bare_tokens_per_second": count / statistics.median(alone),
+        "served_tokens_per_second": count / statistics.median(over_http),
         "overhead": statistics.median(ratios) - 1,
+        "overhead_quartiles": [quartile - 1 for quartile in statistics.quantiles(ratios, n=4)[::2]],
+        "overhead_of_medians": statistics.median(over_http) / statistics.median(alone) - 1,
         "overhead_by_round": [ratio - 1 for ratio in ratios],
+        "loop_microseconds_per_token": statistics.median(loop) / count * 1e6,
+        "loop_microseconds_per_token_by_round": [taken / count * 1e6 for taken in loop],
     }

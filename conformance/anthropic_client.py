@@ -7,7 +7,7 @@ from typing import Any
 
 import anthropic
 from features import RefusedAsStated, Result, raised, try_each
-from served import CALLING, PLAIN, Served
+from served import CALLING, PLAIN, TIMEOUT, Served
 
 MESSAGES: Any = [{"role": "user", "content": "What is a mountain under the sea called?"}]
 # This client has no argument for the temperature any more; the API has.
@@ -143,5 +143,5 @@ FEATURES = (
 
 def results(served: Served) -> list[Result]:
     """What Anthropic's client finds."""
-    with anthropic.Anthropic(base_url=served.url, api_key="none", max_retries=0, timeout=300) as client:
+    with anthropic.Anthropic(base_url=served.url, api_key="none", max_retries=0, timeout=TIMEOUT) as client:
         return try_each("anthropic", FEATURES, client)

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any, Literal, TypeVar
 
 Fault = TypeVar("Fault", bound=Exception)
-Verdict = Literal["works", "refused", "fails", "not tried"]
+Verdict = Literal["works", "cut off", "refused", "fails", "not tried"]
 
 
 class RefusedAsStated(Exception):
@@ -25,6 +25,11 @@ class Result:
     feature: str
     verdict: Verdict
     why: str = ""
+
+    @property
+    def line(self) -> str:
+        """As a run tells it."""
+        return " | ".join((self.client, self.feature, self.verdict, self.why))
 
 
 def try_each(client: str, features: Iterable[Callable[..., str | None]], *subjects: Any) -> list[Result]:
@@ -42,7 +47,7 @@ def try_each(client: str, features: Iterable[Callable[..., str | None]], *subjec
             place = traceback.extract_tb(error.__traceback__)[-1]
             verdict, why = "fails", f"{type(error).__name__}: {error}" if str(error) else f"`{place.line}`"
         results.append(Result(client, name, verdict, one_line(why)))
-        print(f"{client} | {name} | {verdict} | {results[-1].why} ({time.monotonic() - started:.1f} s)", flush=True)
+        print(f"{results[-1].line} ({time.monotonic() - started:.1f} s)", flush=True)
     return results
 
 

@@ -11,7 +11,7 @@ import torch
 from features import Result, try_each
 from lm_eval import simple_evaluate
 from lm_eval.tasks import TaskManager
-from served import PLAIN, Served
+from served import PLAIN, TIMEOUT, Served
 
 import seamount
 from seamount import kernels
@@ -112,6 +112,7 @@ class Harness:
                 "batch_size": 4,
                 "max_length": 1024,
                 "max_retries": 1,
+                "timeout": TIMEOUT,
             },
             tasks=[CLOZE, CONTINUING],
             task_manager=TaskManager(include_path=str(folder), include_defaults=False),
@@ -159,7 +160,7 @@ def like_seamount_eval(harness: Harness) -> str:
     model, text = harness.ours.model, shipped_texts()[0].content
     tokens = harness.ours.tokenizer.encode(text)[:256]
     body = {"model": PLAIN, "prompt": tokens, "echo": True, "max_tokens": 0, "logprobs": 0}
-    answer = httpx.post(f"{harness.served.url}/v1/completions", json=body, timeout=300).raise_for_status().json()
+    answer = httpx.post(f"{harness.served.url}/v1/completions", json=body, timeout=TIMEOUT).raise_for_status().json()
     theirs = answer["choices"][0]["logprobs"]["token_logprobs"][1:]
     logits_TW = model.logits(torch.tensor([tokens[:-1]]))[0]
     scored_TW = kernels.log_softmax(logits_TW[:, : harness.ours.tokenizer.vocab_size])

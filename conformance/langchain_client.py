@@ -9,7 +9,7 @@ from langchain_core.messages import AIMessage, HumanMessage, ToolMessage
 from langchain_core.tools import tool
 from langchain_openai import ChatOpenAI
 from pydantic import BaseModel
-from served import CALLING, PLAIN, Served
+from served import CALLING, PLAIN, TIMEOUT, Served
 
 
 class Mountain(BaseModel):
@@ -35,7 +35,7 @@ def _model(url: str, name: str, most: int = 24) -> ChatOpenAI:
         temperature=0,
         max_tokens=most,
         max_retries=0,
-        timeout=300,
+        timeout=TIMEOUT,
         extra_body=kept,
     )
 

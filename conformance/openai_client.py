@@ -9,7 +9,7 @@ from typing import Any, Literal
 import openai
 from features import RefusedAsStated, Result, raised, try_each
 from pydantic import BaseModel
-from served import CALLING, PLAIN, SHORT, Served
+from served import CALLING, PLAIN, SHORT, TIMEOUT, Served
 
 MESSAGES: Any = [{"role": "user", "content": "What is a mountain under the sea called?"}]
 WEATHER: Any = {
@@ -250,7 +250,8 @@ def asynchronous(client: openai.OpenAI) -> None:
     import asyncio
 
     async def ask() -> str:
-        async with openai.AsyncOpenAI(base_url=client.base_url, api_key="none", max_retries=0) as other:
+        same: Any = {"base_url": client.base_url, "api_key": "none", "max_retries": 0, "timeout": TIMEOUT}
+        async with openai.AsyncOpenAI(**same) as other:
             return "".join(
                 [
                     piece.choices[0].delta.content or ""
@@ -287,5 +288,5 @@ FEATURES = (
 
 def results(served: Served) -> list[Result]:
     """What OpenAI's client finds."""
-    with openai.OpenAI(base_url=f"{served.url}/v1", api_key="none", max_retries=0, timeout=300) as client:
+    with openai.OpenAI(base_url=f"{served.url}/v1", api_key="none", max_retries=0, timeout=TIMEOUT) as client:
         return try_each("openai", FEATURES, client)

@@ -1,4 +1,8 @@
-"""Keeps what schemathesis makes up short: whether a field is understood needs no thousand tokens of an answer."""
+"""Lets what schemathesis makes up reach the model, and keeps it short.
+
+Whether a field is understood needs no thousand tokens of an answer; and what asks for no token, or of no model, is
+refused whatever else it says.
+"""
 
 from __future__ import annotations
 
@@ -11,15 +15,19 @@ _MOST = {"max_tokens": 4, "max_completion_tokens": 4, "min_tokens": 2, "n": 2}
 
 @schemathesis.hook
 def before_call(context: Any, case: Any, kwargs: dict[str, Any]) -> None:
-    """Lowers numbers that ask for work; whatever is no number stays, since that is what is tried."""
+    """Changes numbers that ask for much or for nothing; what is of another kind stays, since that is tried."""
     body = case.body
     if not isinstance(body, dict):
         return
     for name, most in _MOST.items():
         if isinstance(body.get(name), int) and body[name] > most:
             body[name] = most
+    if body.get("max_tokens") == 0 and not body.get("echo"):
+        body["max_tokens"] = 1
+    if body.get("prompt") == "":
+        body["prompt"] = "x"
     if "messages" in body or "prompt" in body:
         body.setdefault("max_tokens", 4)
-    # Made-up names are known to be answered by 404.
-    if isinstance(body.get("model"), str):
+    # A made-up name is known to be answered by 404, and none by 400 where several models are served.
+    if isinstance(body.get("model"), str | None):
         body["model"] = "embedded"

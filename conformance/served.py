@@ -19,6 +19,8 @@ from typing import Any
 import seamount
 
 PLAIN, CALLING, SHORT = "embedded", "calling", "short"
+TIMEOUT = 1800.0
+"""Seconds that a client waits: all that is found here is right or wrong, and nothing is slow."""
 TEMPLATE = (
     "{%- for m in messages %}{{ '<|im_start|>' + m.role + '\\n' }}"
     "{%- if loop.first and tools %}{{ 'Tools: ' + (tools | tojson) + ' Call one as <tool_call>\\n"
@@ -78,4 +80,8 @@ def serving(folder: Path) -> Iterator[Served]:
             yield Served(first.rpartition(" ")[2], folder)
         finally:
             process.terminate()
-            process.wait(60)
+            try:
+                process.wait(60)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait()

@@ -95,7 +95,7 @@ class QueueFull(EngineError):
 class RateLimited(EngineError):
     """The API key's requests or tokens per minute, or its requests at the same time, are used up.
 
-    Units: `seconds` until the same request can be admitted. `headers` tell it to the client as OpenAI's API does.
+    Units: `seconds` until the same request can be admitted. `headers` tell it to the client in its dialect.
     """
 
     def __init__(self, message: str, seconds: float = 1.0, headers: Mapping[str, str] | None = None) -> None:

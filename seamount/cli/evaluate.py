@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from seamount.cli.options import DtypeOption, JsonOption, ModelArgument, QuantizeOption
+from seamount.cli.options import DtypeOption, JsonOption, LoadedFormatName, ModelArgument, QuantizeOption
 from seamount.cli.output import print_json
 
 
@@ -28,7 +28,7 @@ def evaluate(
     from seamount.evaluate import file_text, perplexity, shipped_texts
 
     texts = shipped_texts() if text is None else (file_text(text),)
-    loaded = load_model(model, dtype, quantize)
+    loaded = load_model(model, dtype, quantize or LoadedFormatName.none)
     window = min(window, loaded.spec.context_length)
     results = []
     for one in texts:

@@ -17,11 +17,16 @@ from seamount.models import Model, load
 def load_model(model: str, dtype: DtypeName | None, quantize: LoadedFormatName | None = None) -> Model:
     """The model, with a progress bar while its weights are read.
 
+    Where neither a dtype nor a format is asked for, a GGUF's own blocks are kept if `seamount.load` thinks it fast.
     Errors: those of `seamount.load`.
     """
     with progress_bar(f"loading {model}") as progress:
         kept = None if dtype is None else getattr(torch, dtype.value)
-        return load(model, dtype=kept, quantize=quantize, progress=progress)
+        if quantize is None:
+            format = "auto" if dtype is None else None
+        else:
+            format = None if quantize is LoadedFormatName.none else quantize.value
+        return load(model, dtype=kept, quantize=format, progress=progress)
 
 
 @dataclass(frozen=True)

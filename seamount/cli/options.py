@@ -31,11 +31,12 @@ class DraftsName(StrEnum):
 
 
 class LoadedFormatName(StrEnum):
-    """What weights may be as they are loaded: packed, or a GGUF file's own blocks."""
+    """What weights may be as they are loaded: packed, a GGUF file's own blocks, or numbers of the `dtype`."""
 
     int4 = "int4"
     int8 = "int8"
     gguf = "gguf"
+    none = "none"
 
 
 MODEL_HELP = 'A directory, a .gguf file, a hub id, or "embedded".'
@@ -45,7 +46,10 @@ EmbeddedModelArgument = Annotated[str, typer.Argument(metavar="[MODEL]", help=MO
 DtypeOption = Annotated[DtypeName | None, typer.Option("--dtype", help="Number format; by default the checkpoint's.")]
 QuantizeOption = Annotated[
     LoadedFormatName | None,
-    typer.Option("--quantize", help="Pack weights that are not packed; gguf keeps a GGUF file's own."),
+    typer.Option(
+        "--quantize",
+        help="Pack weights; gguf keeps a GGUF file's own, as by default where that is fast; none: pack nothing.",
+    ),
 ]
 InitialFormatOption = Annotated[FormatName | None, typer.Option("--quantize", help="Packed weights, in this format.")]
 MemoryOption = Annotated[

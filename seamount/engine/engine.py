@@ -230,8 +230,8 @@ class Engine:
         work = model.step_bytes(max(config.step_tokens, config.max_running), most_logits(config))
         if isinstance(self._drafts, MTPDrafts):
             work += self._drafts.nbytes(max(config.step_tokens, config.max_running), config.max_running)
-        # A quarter more for what is not counted piece by piece: Python's objects of requests, the allocator's gaps.
-        work += work // 4
+        # A third more for what is not counted piece by piece: Python's objects of requests, the allocator's gaps.
+        work += work // 3
         if config.cache_directory is not None:
             work += max(config.queue_bytes, layout.nbytes)
         count = (config.memory_bytes - work) // layout.nbytes

@@ -74,7 +74,7 @@ class ToyModel:
         finally:
             with self._guard:
                 self.active -= 1
-        batch.require_following()
+        batch.checked_positions()
         self.step_sizes += batch.lengths
         self.num_steps += 1
         rows_PS = batch.pages.rows(0)[:, :, 0]
