@@ -152,7 +152,7 @@ def test_one_thread_may_run_the_steps_for_all(model: ToyModel, engine: Engine) -
     thread = threading.Thread(target=engine.run, args=(stopped,))
     thread.start()
     engine.add("text", SamplingParams(max_tokens=5, ignore_eos=True), sink)
-    assert came.wait(5)
+    assert came.wait(20)
     assert len(arrived) == 5
     came.clear()
     model.speak("x", then_end=False)
@@ -160,11 +160,11 @@ def test_one_thread_may_run_the_steps_for_all(model: ToyModel, engine: Engine) -
     while len(arrived) < 10:
         threading.Event().wait(0.001)
     engine.abort(request_id)
-    assert came.wait(5)
+    assert came.wait(20)
     assert arrived[-1] is None
     stopped.set()
     engine.wake()
-    thread.join(5)
+    thread.join(20)
     assert not thread.is_alive()
 
 
@@ -224,7 +224,7 @@ def test_stop_ends_who_works_and_who_waits(model: ToyModel) -> None:
     thread = threading.Thread(target=lambda: got.extend(waiting))
     thread.start()
     engine.stop()
-    thread.join(5)
+    thread.join(20)
     assert not thread.is_alive()
     assert got == []
     # What had come before is still handed out.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import threading
+import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import SimpleNamespace
@@ -116,6 +117,14 @@ class ToyModel:
     def speak(self, text: str, *, then_end: bool = True) -> None:
         """Makes a text the script, byte by byte."""
         self.script = self.tokenizer.encode(text) + ([self.end] if then_end else [])
+
+    def come_to_rest(self, seconds: float = 20) -> None:
+        """Waits until no step is run any more, but not for longer than that."""
+        deadline, seen = time.monotonic() + seconds, -1
+        while self.num_steps != seen:
+            assert time.monotonic() < deadline, "steps are still run"
+            seen = self.num_steps
+            time.sleep(0.2)
 
     @property
     def end(self) -> int:
