@@ -9,6 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
 
 from seamount.kernels.cpu.compiling import inlined
@@ -27,6 +28,7 @@ from seamount.kernels.cpu.vector import (
     dot4,
     floats,
     fma,
+    ints,
     load_bytes,
     load_floats,
     load_ints,
@@ -82,8 +84,10 @@ def _four_dots(sums, left, right):
 def _int8_vectors(arguments, phase, worker, workers):
     """Dot products of four bytes, eight chains."""
     place = argument(arguments, 2) + worker * 64
-    left, right, zero = load_bytes(place), load_bytes(argument(arguments, 2)), zero_ints()
-    first, second = (zero, zero, zero, zero), (zero, zero, zero, zero)
+    left, right = load_bytes(place), load_bytes(argument(arguments, 2))
+    # Chains that begin alike would be compiled to one.
+    first = (ints(np.int32(0)), ints(np.int32(1)), ints(np.int32(2)), ints(np.int32(3)))
+    second = (ints(np.int32(4)), ints(np.int32(5)), ints(np.int32(6)), ints(np.int32(7)))
     for _ in range(argument(arguments, 1)):
         first, second = _four_dots(first, left, right), _four_dots(second, left, right)
     total = add_ints(add_ints(first[0], first[1]), add_ints(first[2], first[3]))
@@ -132,15 +136,14 @@ def _four_fmas(sums, value):
 
 def _float32_vectors(arguments, phase, worker, workers):
     """Fused multiply-adds, eight chains."""
-    place = argument(arguments, 2) + worker * 64
-    value, zero = load_floats(place), floats(0.0)
-    first, second = (zero, zero, zero, zero), (zero, zero, zero, zero)
+    place = argument(arguments, 2) + worker * 512
+    value = load_floats(place)
+    first = (floats(0.0), floats(1.0), floats(2.0), floats(3.0))
+    second = (floats(4.0), floats(5.0), floats(6.0), floats(7.0))
     for _ in range(argument(arguments, 1)):
         first, second = _four_fmas(first, value), _four_fmas(second, value)
-    for part in first:
-        store_floats(place, part)
-    for part in second:
-        store_floats(place, part)
+    for number, part in enumerate(first + second):
+        store_floats(place + number * 64, part)
 
 
 def _rate(kernel: Callable[..., None], arguments: list[int], work: float) -> float:

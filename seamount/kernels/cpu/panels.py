@@ -9,10 +9,10 @@ import numpy as np
 from seamount.kernels.cpu.activations import END, add_times
 from seamount.kernels.cpu.compiling import inlined, inner
 from seamount.kernels.cpu.packed_blocks import INT8, tables
+from seamount.kernels.cpu.panel_rows import PAIR_BYTES, row_sums
 from seamount.kernels.cpu.target import TARGET
 from seamount.kernels.cpu.tiles import tile_dot_int8, tile_load, tile_store, tile_zero
 from seamount.kernels.cpu.vector import (
-    add_ints,
     apart,
     broadcast4,
     dot4,
@@ -35,7 +35,6 @@ from seamount.kernels.cpu.vector import (
 _WIDE_PANEL, _PANEL = 12, 8
 PANEL_BYTES = 2 * _WIDE_PANEL * 1024
 LISTED_BYTES = 24  # of a token in a list of those with large quads: its note, its place in the sums, its next quad
-PAIR_BYTES = 2048  # two tiles of 16 x 16 int32 sums
 
 
 @inner
@@ -208,20 +207,6 @@ else:
         half = panel + PANEL_BYTES // 2
         _panel_sums(x, x_step, count, panel, half, end - begin, sums, begin == 0, ahead_a, ahead_b, most)
 
-    @inlined
-    def _row_int8(block, x, tiles):
-        """One token, its rows 1024 bytes apart, by tiles of biased bytes."""
-        a = zero_ints()
-        b, c, d = a, a, a
-        for tile in range(tiles):
-            for vector in range(0, 16, 4):
-                place, values = block + tile * 1024 + vector * 64, x + tile * 1024 + vector * 4
-                a = dot4(a, load_bytes(place), broadcast4(values))
-                b = dot4(b, load_bytes(place + 64), broadcast4(values + 4))
-                c = dot4(c, load_bytes(place + 128), broadcast4(values + 8))
-                d = dot4(d, load_bytes(place + 192), broadcast4(values + 12))
-        return add_ints(add_ints(a, b), add_ints(c, d))
-
     @inner
     def _panel_sums(x, x_step, count, first, second, steps, sums, is_first, ahead_a, ahead_b, most):
         """All tokens by one panel, after asking for the next `most` lines of each block for each tile."""
@@ -229,13 +214,7 @@ else:
         for line in range(most * steps):
             prefetch(ahead_a + line * 64)
             prefetch(ahead_b + line * 64)
-        for row in range(count):
-            place, total = x + row // 16 * x_step + row % 16 * 64, sums + row // 16 * PAIR_BYTES + row % 16 * 64
-            left, right = _row_int8(first, place, steps), _row_int8(second, place, steps)
-            if not is_first:
-                left, right = add_ints(left, load_ints(total)), add_ints(right, load_ints(total + 1024))
-            store_ints(total, left)
-            store_ints(total + 1024, right)
+        row_sums(x, x_step, count, first, second, steps, sums, is_first)
 
 
 @inner
