@@ -19,6 +19,7 @@ import numpy as np
 
 from seamount.kernels.cpu.compiling import inlined, inner
 from seamount.kernels.cpu.compressed_rows import decode
+from seamount.kernels.cpu.emulated_tiles import add_products, add_weighted
 from seamount.kernels.cpu.rowwise import exp
 from seamount.kernels.cpu.softmax import falling_exp, store_weights
 from seamount.kernels.cpu.target import TARGET
@@ -30,15 +31,12 @@ from seamount.kernels.cpu.vector import (
     floats,
     fma,
     interleave_bfloat16,
-    ints,
     keep_below,
     larger,
     load_bytes,
     load_floats,
     load_ints,
     multiply,
-    pair_even,
-    pair_odd,
     prefetch,
     read_float,
     read_half,
@@ -58,7 +56,7 @@ from seamount.kernels.paged import PAGE
 SEGMENT, COLUMNS = 512, 16
 HALF = 32  # rows of a page that one tile holds as pairs
 MOST_GROUPS = 8  # column groups that go through a page together
-_P_BYTES, _SCORE_BYTES, _SEEN_BYTES = COLUMNS * PAGE * 2, COLUMNS * PAGE * 4, 16  # of one group
+_P_BYTES, _SCORE_BYTES, _SEEN_BYTES = COLUMNS * PAGE * 2, COLUMNS * PAGE * 4, 64  # of one group
 _MIXED_BYTES = 8 * 2048  # a page's values interleaved, 16 numbers of each: eight of these by turns
 _LOW = np.float32(-1e30)  # below every score, and finite, so that LOW - LOW is 0
 _ZERO, _ONE = np.float32(0), np.float32(1)
@@ -80,24 +78,6 @@ def scratch_bytes(key_dim, value_dim):
     """Bytes that one thread needs beside the states and the queries."""
     keys, values = (key_dim + 31) // 32 * 64, (value_dim + 31) // 32 * 64
     return MOST_GROUPS * (_P_BYTES + _SCORE_BYTES + _SEEN_BYTES) + _MIXED_BYTES + PAGE * (keys + values)
-
-
-@inlined
-def _dot(c, c_stride, a, a_stride, b):
-    """`C += A B` for tiles of bfloat16 in the order of tdpbf16ps: even k, odd k, each by fma from zero; their sum; + C.
-
-    Source: Intel's description of TDPBF16PS, and kernel tests on the instruction itself.
-    """
-    for row in range(16):
-        even = floats(_ZERO)
-        odd = floats(_ZERO)
-        for pair in range(16):
-            left = ints(read_int32(a + row * a_stride + pair * 4))
-            right = load_ints(b + pair * 64)
-            even = fma(pair_even(left), pair_even(right), even)
-            odd = fma(pair_odd(left), pair_odd(right), odd)
-        place = c + row * c_stride
-        store_floats(place, add(load_floats(place), add(even, odd)))
 
 
 if TARGET.has_amx:
@@ -138,6 +118,26 @@ if TARGET.has_amx:
         tile_load(2, mixed, 64)
         tile_load(3, mixed + 1024, 64)
 
+    @inner
+    def _outputs(values, stride, first, rows, width, groups, seen, p, is_first, states, state_step, scratch):
+        """O (16, width) += p (16, 64) by 64 rows of values, for every group that sees row `first`.
+
+        All groups take 16 numbers before the next 16 are interleaved, so that those stay in the nearest cache.
+        """
+        apart()
+        pairs = 16 if rows <= HALF else 32
+        for column in range(0, width, 16):
+            mixed = scratch + (column // 16 % 8) * 2048
+            for pair in range(pairs):
+                row = values + 2 * pair * stride + column * 2
+                interleave_bfloat16(row, row + stride, mixed + pair * 64)
+            _take_mixed(mixed)
+            for group in range(groups):
+                here = read_int64(seen + group * _SEEN_BYTES) - first
+                if here > 0:
+                    out = states + group * state_step + 128 + column * 4
+                    _mix(p + group * _P_BYTES, here, mixed, is_first, out, width * 4)
+
 else:
 
     @inner
@@ -146,45 +146,25 @@ else:
         apart()
         for row in range(HALF):
             store_floats(out + row * 64, floats(_ZERO))
-        for block in range(2):
-            for tile in range(tiles):
-                _dot(out + block * 1024, 64, keys + block * 16 * stride + tile * 64, stride, queries + tile * 1024)
+        for tile in range(tiles):
+            add_products(out, 64, keys + tile * 64, stride, HALF, queries + tile * 1024)
 
     @inner
-    def _mix(p, rows, mixed, is_first, out, stride):
-        """Sixteen numbers of O: those before, unless this is the first page, and p by the interleaved values."""
+    def _outputs(values, stride, first, rows, width, groups, seen, p, is_first, states, state_step, scratch):
+        """O (16, width) += p (16, 64) by 64 rows of values, for every group that sees row `first`."""
         apart()
-        if is_first:
-            for column in range(COLUMNS):
-                store_floats(out + column * stride, floats(_ZERO))
-        _dot(out, stride, p, 64, mixed)
-        if rows > HALF:
-            _dot(out, stride, p + 1024, 64, mixed + 1024)
-
-    @inlined
-    def _take_mixed(mixed):
-        """The values stay in memory."""
-
-
-@inner
-def _outputs(values, stride, first, rows, width, groups, seen, p, is_first, states, state_step, scratch):
-    """O (16, width) += p (16, 64) by 64 rows of values, for every group that sees row `first`.
-
-    All groups take 16 numbers before the next 16 are interleaved, so that those stay in the nearest cache.
-    """
-    apart()
-    pairs = 16 if rows <= HALF else 32
-    for column in range(0, width, 16):
-        mixed = scratch + (column // 16 % 8) * 2048
-        for pair in range(pairs):
-            row = values + 2 * pair * stride + column * 2
-            interleave_bfloat16(row, row + stride, mixed + pair * 64)
-        _take_mixed(mixed)
-        for group in range(groups):
-            here = read_int64(seen + group * _SEEN_BYTES) - first
-            if here > 0:
-                out = states + group * state_step + 128 + column * 4
-                _mix(p + group * _P_BYTES, here, mixed, is_first, out, width * 4)
+        for column in range(0, width, 16):
+            place = values + column * 2
+            for group in range(groups):
+                own, out = seen + group * _SEEN_BYTES, states + group * state_step + 128 + column * 4
+                here, columns, weights = read_int64(own) - first, read_int64(own + 16), p + group * _P_BYTES
+                if here > 0 and is_first:
+                    for row in range(COLUMNS):
+                        store_floats(out + row * width * 4, floats(_ZERO))
+                if here > 0:
+                    add_weighted(out, width * 4, weights, 64, columns, place, stride)
+                if here > HALF:
+                    add_weighted(out, width * 4, weights + 1024, 64, columns, place + HALF * stride, stride)
 
 
 @inner
@@ -323,17 +303,18 @@ def begin(state, value_dim):
 
 @inner
 def _begin_groups(groups, limits, first, last, seen, states, state_step):
-    """m and l of nothing seen, and for each group the most and the fewest rows that one of its columns sees."""
+    """m and l of nothing seen; for each group the most and the fewest rows that a column sees, and columns that see."""
     apart()
     for group in range(groups):
-        most, fewest = 0, last
+        most, fewest, columns = 0, last, 0
         for column in range(COLUMNS):
             limit = np.int64(read_int32(limits + group * 64 + column * 4))
             most = max(most, limit)
             if limit > 0:
-                fewest = min(fewest, limit)
+                fewest, columns = min(fewest, limit), column + 1
         write_int64(seen + group * _SEEN_BYTES, min(most, last))
         write_int64(seen + group * _SEEN_BYTES + 8, fewest)
+        write_int64(seen + group * _SEEN_BYTES + 16, columns)
         if most > first:
             store_floats(states + group * state_step, floats(_LOW))
             store_floats(states + group * state_step + 64, floats(_ZERO))

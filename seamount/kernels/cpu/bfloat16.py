@@ -5,7 +5,7 @@ added to the output's total. A product of two bfloat16 is exact in float32, so a
 same bits. An output depends on its own token and its own weight row alone.
 
 Tokens are packed in blocks of up to 16. With tiles: word (pair of inputs p, token t of n) at `(p * n + t) * 4`;
-without: float32, token after token. Inputs are padded with zeros to a multiple of 32.
+without: token after token. Inputs are padded with zeros to a multiple of 32.
 """
 
 import numpy as np
@@ -13,6 +13,7 @@ import torch
 from numba import njit
 from numba.extending import register_jitable
 
+from seamount.kernels.cpu.emulated_tiles import add_products
 from seamount.kernels.cpu.partial import load_some_bfloat16, store_some_bfloat16
 from seamount.kernels.cpu.target import TARGET
 from seamount.kernels.cpu.tiles import (
@@ -25,13 +26,8 @@ from seamount.kernels.cpu.tiles import (
 from seamount.kernels.cpu.vector import (
     add,
     floats,
-    fma,
     load_bytes,
     load_floats,
-    load_ints,
-    pair_even,
-    pair_odd,
-    read_float,
     store_bfloat16,
     store_bytes,
     store_floats,
@@ -43,7 +39,6 @@ BLOCK = 16  # tokens that are worked out together
 # The products of a block by a unit: two tiles as AMX leaves them, then the same with a token's outputs side by side.
 RESULT_BYTES = 4096
 _STAGE_BYTES = 2048
-_WIDTH = 2 if TARGET.has_amx else 4  # bytes of a packed input
 _ZERO = np.float32(0)
 
 
@@ -69,7 +64,7 @@ def padded(count):
 @register_jitable
 def pack_bytes(K):
     """Bytes of one packed block of tokens."""
-    return padded(K) * BLOCK * _WIDTH + _STAGE_BYTES
+    return padded(K) * BLOCK * 2 + _STAGE_BYTES
 
 
 @register_jitable
@@ -104,7 +99,7 @@ if TARGET.has_amx:
     @njit
     def pack(x, stride, count, K, out):
         """Up to 16 rows of bfloat16, `stride` bytes apart, as a tile wants them."""
-        stage = out + padded(K) * BLOCK * _WIDTH
+        stage = out + padded(K) * BLOCK * 2
         for k in range(0, padded(K), 32):
             place = out + k * 2 * count
             if count == 1:
@@ -168,11 +163,10 @@ else:
 
     @njit
     def pack(x, stride, count, K, out):
-        """Up to 16 rows of bfloat16, `stride` bytes apart, widened."""
+        """Up to 16 rows of bfloat16, `stride` bytes apart, token after token."""
         for token in range(count):
-            for k in range(0, padded(K), 16):
-                value = load_some_bfloat16(x + token * stride + k * 2, K - k)
-                store_floats(out + (token * padded(K) + k) * 4, value)
+            for k in range(0, padded(K), 32):
+                _copy_line(x + token * stride + k * 2, K - k, out + (token * padded(K) + k) * 2)
 
     @njit
     def prepare(weight, stride, rows, K, is_reused, scratch):
@@ -197,36 +191,16 @@ else:
                     transpose16(stage, 64, out, 64)
         return 0
 
-    @njit(forceinline=True)
-    def _plus(even, odd, x, weight_even, weight_odd):
-        return fma(weight_even, floats(read_float(x)), even), fma(weight_odd, floats(read_float(x + 4)), odd)
-
     @njit
     def products(weight, stride, direct, scratch, x, count, K, results):
         """A unit's outputs for a packed block of tokens: float32 (count, 32) at half of `results`: see `outputs`."""
-        tiles = padded(K) // 32
-        zero = floats(_ZERO)
-        for token in range(count):
-            values = x + token * padded(K) * 4
-            first = zero
-            second = zero
-            for tile in range(tiles):
-                even = zero
-                odd = zero
-                other_even = zero
-                other_odd = zero
-                for pair in range(16):
-                    place = scratch + (tile * 16 + pair) * 64
-                    number = values + (tile * 16 + pair) * 8
-                    even, odd = _plus(even, odd, number, pair_even(load_ints(place)), pair_odd(load_ints(place)))
-                    place += tiles * 1024
-                    other_even, other_odd = _plus(
-                        other_even, other_odd, number, pair_even(load_ints(place)), pair_odd(load_ints(place))
-                    )
-                first = add(first, add(even, odd))
-                second = add(second, add(other_even, other_odd))
-            store_floats(results + 2048 + token * 128, first)
-            store_floats(results + 2048 + token * 128 + 64, second)
+        tiles, out = padded(K) // 32, results + 2048
+        for line in range(0, count * 128, 64):
+            store_floats(out + line, floats(_ZERO))
+        for tile in range(tiles):
+            tokens = x + tile * 64
+            add_products(out, 128, tokens, padded(K) * 2, count, scratch + tile * 1024)
+            add_products(out + 64, 128, tokens, padded(K) * 2, count, scratch + (tiles + tile) * 1024)
 
 
 @njit(forceinline=True)

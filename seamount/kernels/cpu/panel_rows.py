@@ -10,7 +10,15 @@ from numba.extending import intrinsic
 from seamount.kernels.cpu.compiling import inlined, inner, inner_for
 from seamount.kernels.cpu.instructions import I64, Bytes, Ints, address, read, write
 from seamount.kernels.cpu.target import TARGET
-from seamount.kernels.cpu.vector import apart, emit_broadcast4, emit_dot4, load_bytes, store_ints, zero_ints
+from seamount.kernels.cpu.vector import (
+    apart,
+    emit_broadcast4,
+    emit_dot4,
+    load_bytes,
+    prefetch_far,
+    store_ints,
+    zero_ints,
+)
 
 PAIR_BYTES = 2048  # two tiles of 16 x 16 int32 sums
 # Tokens whose sums have room in registers, and half as many for what remains.
@@ -55,10 +63,13 @@ def _of_rows(rows):
         return kind(kind, Bytes, Bytes, address), generate
 
     @inner_for(str(rows))
-    def add_rows(x, first, second, steps, sums):
+    def add_rows(x, first, second, steps, sums, ahead_a, ahead_b, lines):
         apart()
         total = read_sums(sums)
         for tile in range(steps):
+            for line in range(tile * lines, tile * lines + lines):
+                prefetch_far(ahead_a + line * 64)
+                prefetch_far(ahead_b + line * 64)
             for vector in range(16):
                 at = tile * 1024 + vector * 64
                 total = add_dots(total, load_bytes(first + at), load_bytes(second + at), x + tile * 1024 + vector * 4)
@@ -78,17 +89,23 @@ def _clear_sums(count, sums):
 
 
 @inner
-def row_sums(x, x_step, count, first, second, steps, sums, is_first):
-    """All tokens by one panel of `steps` tiles; and some rows behind the last token, of its tile, too."""
+def row_sums(x, x_step, count, first, second, steps, sums, is_first, ahead_a, ahead_b, most):
+    """All tokens by one panel of `steps` tiles, and some rows behind the last token, of its tile.
+
+    Meanwhile the next `most` lines of each block for each tile come from memory.
+    """
     apart()
     if is_first:
         _clear_sums(count, sums)
-    row = 0
+    row, asked = 0, 0
+    each = (most * _MANY + count - 1) // count
     while row < count:
         place, total = x + row // 16 * x_step + row % 16 * 64, sums + row // 16 * PAIR_BYTES + row % 16 * 64
+        lines, ahead = min(each, most - asked), asked * steps * 64
+        asked += lines
         if row + _SOME < count:
-            _add_many(place, first, second, steps, total)
+            _add_many(place, first, second, steps, total, ahead_a + ahead, ahead_b + ahead, lines)
             row += _MANY
         else:
-            _add_some(place, first, second, steps, total)
+            _add_some(place, first, second, steps, total, ahead_a + ahead, ahead_b + ahead, lines)
             row += _SOME

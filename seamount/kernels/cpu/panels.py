@@ -207,14 +207,7 @@ else:
         half = panel + PANEL_BYTES // 2
         _panel_sums(x, x_step, count, panel, half, end - begin, sums, begin == 0, ahead_a, ahead_b, most)
 
-    @inner
-    def _panel_sums(x, x_step, count, first, second, steps, sums, is_first, ahead_a, ahead_b, most):
-        """All tokens by one panel, after asking for the next `most` lines of each block for each tile."""
-        apart()
-        for line in range(most * steps):
-            prefetch(ahead_a + line * 64)
-            prefetch(ahead_b + line * 64)
-        row_sums(x, x_step, count, first, second, steps, sums, is_first)
+    _panel_sums = row_sums
 
 
 @inner

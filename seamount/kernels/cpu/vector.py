@@ -146,18 +146,24 @@ def write_float(builder: Any, place: Any, value: Any) -> None:
     write(builder, place, value)
 
 
+# Processors without tiles were seen to drop most of many requests for the nearest cache (docs/log.md).
+_NEAR, _FAR = 3 if TARGET.has_amx else 2, 2
+
+
 @instruction(types.void, address)
 def prefetch(builder: Any, place: Any) -> None:
     """Ask for the cache line at an address; never faults."""
-    pointer = at(builder, place, I8)
-    call(builder, "llvm.prefetch.p0", ir.VoidType(), pointer, I32(0), I32(3), I32(1))
+    _emit_prefetch(builder, place, _NEAR)
 
 
 @instruction(types.void, address)
 def prefetch_far(builder: Any, place: Any) -> None:
     """Ask for the cache line at an address, no closer than the second-level cache; never faults."""
-    pointer = at(builder, place, I8)
-    call(builder, "llvm.prefetch.p0", ir.VoidType(), pointer, I32(0), I32(2), I32(1))
+    _emit_prefetch(builder, place, _FAR)
+
+
+def _emit_prefetch(builder: ir.IRBuilder, place: ir.Value, locality: int) -> None:
+    call(builder, "llvm.prefetch.p0", ir.VoidType(), at(builder, place, I8), I32(0), I32(locality), I32(1))
 
 
 # Integers
@@ -299,6 +305,11 @@ def to_ints(builder: Any, value: Any) -> Any:
 @instruction(Floats, Floats, Floats, Floats)
 def fma(builder: Any, left: Any, right: Any, plus: Any) -> Any:
     """`left * right + plus`, rounded once."""
+    return emit_fma(builder, left, right, plus)
+
+
+def emit_fma(builder: ir.IRBuilder, left: ir.Value, right: ir.Value, plus: ir.Value) -> ir.Value:
+    """Build `fma`."""
     return call(builder, "llvm.fma.v16f32", Floats.ir_type, left, right, plus)
 
 
