@@ -83,8 +83,8 @@ def scratch_bytes(key_dim, value_dim):
 if TARGET.has_amx:
 
     @inner
-    def _scores(keys, stride, queries, tiles, out):
-        """32 rows by 16 columns: out (32, 16) float32."""
+    def _scores(keys, stride, queries, tiles, out, ahead, ahead_stride):
+        """32 rows by 16 columns: out (32, 16) float32. Rows that come later are seen coming."""
         apart()
         second = keys + 16 * stride
         tile_zero(0)
@@ -141,12 +141,15 @@ if TARGET.has_amx:
 else:
 
     @inner
-    def _scores(keys, stride, queries, tiles, out):
-        """32 rows by 16 columns: out (32, 16) float32."""
+    def _scores(keys, stride, queries, tiles, out, ahead, ahead_stride):
+        """32 rows by 16 columns: out (32, 16) float32, while as many rows at `ahead`, unless it is 0, come nearer."""
         apart()
         for row in range(HALF):
             store_floats(out + row * 64, floats(_ZERO))
         for tile in range(tiles):
+            if ahead != 0:
+                for row in range(HALF):
+                    prefetch(ahead + row * ahead_stride + tile * 64)
             add_products(out, 64, keys + tile * 64, stride, HALF, queries + tile * 1024)
 
     @inner
@@ -384,7 +387,11 @@ def segment(
             for group in range(groups):
                 if read_int64(seen + group * _SEEN_BYTES) > start + row:
                     out = scores + group * _SCORE_BYTES + row * 64
-                    _scores(keys + row * key_stride, key_stride, queries + group * query_step, tiles, out)
+                    ahead = np.int64(0)
+                    if group == 0 and key_at == value_at and compressed == 0 and start + PAGE < last:
+                        ahead = later + key_at + row * row_bytes
+                    own = queries + group * query_step
+                    _scores(keys + row * key_stride, key_stride, own, tiles, out, ahead, row_bytes)
         for group in range(groups):
             here = min(rows, read_int64(seen + group * _SEEN_BYTES) - start)
             if here > 0:
