@@ -36,7 +36,7 @@ UNIT_OF_FILE = {"errors": "base", "config": "base", "device": "base", "__init__"
 # Lines of code, without blanks, comments and docstrings. Raising a number needs a reason in the commit that does it.
 BUDGET = {
     "base": 130,
-    "kernels": 6090,
+    "kernels": 6080,
     "tokenizer": 1180,
     "checkpoint": 1140,
     "models": 2400,

@@ -19,7 +19,7 @@ import numpy as np
 
 from seamount.kernels.cpu.compiling import inlined, inner
 from seamount.kernels.cpu.compressed_rows import decode
-from seamount.kernels.cpu.emulated_tiles import add_products, add_weighted
+from seamount.kernels.cpu.emulated_tiles import add_product, add_product_of_rows
 from seamount.kernels.cpu.rowwise import exp
 from seamount.kernels.cpu.softmax import falling_exp, store_weights
 from seamount.kernels.cpu.target import TARGET
@@ -150,7 +150,7 @@ else:
             if ahead != 0:
                 for row in range(HALF):
                     prefetch(ahead + row * ahead_stride + tile * 64)
-            add_products(out, 64, keys + tile * 64, stride, HALF, queries + tile * 1024)
+            add_product(out, 64, keys + tile * 64, stride, HALF, queries + tile * 1024, 64)
 
     @inner
     def _outputs(values, stride, first, rows, width, groups, seen, p, is_first, states, state_step, scratch):
@@ -165,9 +165,10 @@ else:
                     for row in range(COLUMNS):
                         store_floats(out + row * width * 4, floats(_ZERO))
                 if here > 0:
-                    add_weighted(out, width * 4, weights, 64, columns, place, stride)
+                    add_product_of_rows(out, width * 4, weights, 64, columns, place, 2 * stride)
                 if here > HALF:
-                    add_weighted(out, width * 4, weights + 1024, 64, columns, place + HALF * stride, stride)
+                    later = place + HALF * stride
+                    add_product_of_rows(out, width * 4, weights + 1024, 64, columns, later, 2 * stride)
 
 
 @inner

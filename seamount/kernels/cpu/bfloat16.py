@@ -13,7 +13,7 @@ import torch
 from numba import njit
 from numba.extending import register_jitable
 
-from seamount.kernels.cpu.emulated_tiles import add_products
+from seamount.kernels.cpu.emulated_tiles import add_product
 from seamount.kernels.cpu.partial import load_some_bfloat16, store_some_bfloat16
 from seamount.kernels.cpu.target import TARGET
 from seamount.kernels.cpu.tiles import (
@@ -199,8 +199,8 @@ else:
             store_floats(out + line, floats(_ZERO))
         for tile in range(tiles):
             tokens = x + tile * 64
-            add_products(out, 128, tokens, padded(K) * 2, count, scratch + tile * 1024)
-            add_products(out + 64, 128, tokens, padded(K) * 2, count, scratch + (tiles + tile) * 1024)
+            add_product(out, 128, tokens, padded(K) * 2, count, scratch + tile * 1024, 64)
+            add_product(out + 64, 128, tokens, padded(K) * 2, count, scratch + (tiles + tile) * 1024, 64)
 
 
 @njit(forceinline=True)

@@ -11,7 +11,7 @@ from llvmlite import ir
 from numba import types
 from numba.extending import intrinsic
 
-from seamount.kernels.cpu.compiling import inner, inner_for
+from seamount.kernels.cpu.compiling import inner_for
 from seamount.kernels.cpu.instructions import I16, I32, I64, Floats, Ints, address, constant, read, splat, write
 from seamount.kernels.cpu.target import TARGET
 from seamount.kernels.cpu.vector import apart, emit_fma
@@ -94,45 +94,32 @@ def _of_rows(rows: int, right_pair: Callable[[ir.IRBuilder, ir.Value, ir.Value],
     return add_rows
 
 
-_many, _some, _one = (_of_rows(rows, _side_by_side) for rows in (_MANY, _SOME, 1))
-_many_below, _some_below, _one_below = (_of_rows(rows, _one_below_the_other) for rows in (_MANY, _SOME, 1))
+def _product(right_pair: Callable[[ir.IRBuilder, ir.Value, ir.Value], _Pair]) -> Any:
+    many, some, one = (_of_rows(rows, right_pair) for rows in (_MANY, _SOME, 1))
+
+    @inner_for(right_pair.__name__)
+    def add_product(c, c_stride, a, a_stride, rows, b, b_step):
+        """`C += A B` for some rows and 16 columns: 32 bfloat16 of each row of A, 16 pairs of each column of B.
+
+        Each sum takes the even k by fma from zero, and so the odd k; then both are added, and to C at last. Rows behind
+        the last one, up to a multiple of 16, may be read and written too. b_step: bytes from a pair of B to the next.
+        """
+        apart()
+        row = 0
+        while row < rows:
+            out, left = c + row * c_stride, a + row * a_stride
+            if rows - row > _SOME:
+                many(out, c_stride, left, a_stride, b, b_step)
+                row += _MANY
+            elif rows - row > 1:
+                some(out, c_stride, left, a_stride, b, b_step)
+                row += _SOME
+            else:
+                one(out, c_stride, left, a_stride, b, b_step)
+                row += 1
+
+    return add_product
 
 
-@inner
-def add_products(c, c_stride, a, a_stride, rows, b):
-    """`C += A B` for some rows and 16 columns: 32 bfloat16 of each row of A, 16 pairs of each column of B.
-
-    Each sum takes the even k by fma from zero, and so the odd k; then both are added, and to C at last. Rows behind the
-    last one, up to a multiple of 16, may be read and written too.
-    """
-    apart()
-    row = 0
-    while row < rows:
-        out, left = c + row * c_stride, a + row * a_stride
-        if rows - row > _SOME:
-            _many(out, c_stride, left, a_stride, b, 64)
-            row += _MANY
-        elif rows - row > 1:
-            _some(out, c_stride, left, a_stride, b, 64)
-            row += _SOME
-        else:
-            _one(out, c_stride, left, a_stride, b, 64)
-            row += 1
-
-
-@inner
-def add_weighted(c, c_stride, a, a_stride, rows, b, b_stride):
-    """The same by 32 rows of B, 16 numbers of each."""
-    apart()
-    row = 0
-    while row < rows:
-        out, left = c + row * c_stride, a + row * a_stride
-        if rows - row > _SOME:
-            _many_below(out, c_stride, left, a_stride, b, 2 * b_stride)
-            row += _MANY
-        elif rows - row > 1:
-            _some_below(out, c_stride, left, a_stride, b, 2 * b_stride)
-            row += _SOME
-        else:
-            _one_below(out, c_stride, left, a_stride, b, 2 * b_stride)
-            row += 1
+add_product = _product(_side_by_side)
+add_product_of_rows = _product(_one_below_the_other)  # B as its rows are, a pair is two of them
