@@ -146,7 +146,7 @@ def write_float(builder: Any, place: Any, value: Any) -> None:
     write(builder, place, value)
 
 
-# Processors without tiles were seen to drop most of many requests for the nearest cache (docs/log.md).
+# Zen 4, which has no tiles, does not meet many requests for the nearest cache at once (docs/log.md). Others: not tried.
 _NEAR, _FAR = 3 if TARGET.has_amx else 2, 2
 
 
