@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import re
 import time
 from collections import Counter
@@ -56,6 +57,20 @@ class Process:
         status = dict(re.findall(r"^(\w+):\s*(\d+)", (folder / "status").read_text(encoding="ascii"), re.M))
         sockets = sum(link.startswith("socket:") for link in links)
         return cls(len(links), sockets, int(status["Threads"]), int(status["RssAnon"]) * 1024)
+
+
+async def at_rest(number: int, files: float = math.inf, patience: float = 30) -> Process:
+    """A process once it holds no more than so many files, the same for a second; or after some seconds, as it is.
+
+    A client reads an answer's end before the server has closed that connection.
+    """
+    end = time.monotonic() + patience
+    held = Process.of(number)
+    while True:
+        await asyncio.sleep(1)
+        earlier, held = held, Process.of(number)
+        if held.files == earlier.files <= files or time.monotonic() > end:
+            return held
 
 
 def _link(path: Path) -> str:

@@ -29,7 +29,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-from after_load import Process, first_seconds, gauges, outcomes, unwritten, when_idle
+from after_load import at_rest, first_seconds, gauges, outcomes, unwritten, when_idle
 from crowd import Address, Asked, Crowd, Question, ask_alone, cases_of
 from overhead import compare
 
@@ -126,11 +126,11 @@ async def under_load(server: Server, arguments: argparse.Namespace) -> dict[str,
     print(f"{len(questions)} requests answered alone; warming up", flush=True)
     warm, _ = await press(Crowd(server.address, questions, arguments.clients, seed=1), arguments.warm_up)
     faults = [f"held after the warm-up: {held}" for held in [await when_idle(server.address)] if held]
-    before, living_before = Process.of(server.process.pid), server.tell("living")
+    before, living_before = await at_rest(server.process.pid), server.tell("living")
     print(f"{arguments.clients} clients for {arguments.seconds:g} seconds", flush=True)
     asked, seconds = await press(Crowd(server.address, questions, arguments.clients, seed=2), arguments.seconds)
     held = await when_idle(server.address)
-    after, living_after = Process.of(server.process.pid), server.tell("living")
+    after, living_after = await at_rest(server.process.pid, before.files), server.tell("living")
     every = warm + asked
     faults += [one.fault for one in every if one.fault]
     faults += [f"held after the load: {held}"] if held else []
